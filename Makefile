@@ -1,0 +1,39 @@
+# `make help` lists the targets.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 100
+SEED ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check format test demo protos lock clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(VENV)/.stamp: requirements/lock.txt pyproject.toml scripts/setup.sh $(wildcard requirements/flavor-*.txt)
+	@PYTHON="$(PYTHON)" scripts/setup.sh
+
+setup: $(VENV)/.stamp ## Make .venv with everything (also done by the others when it is missing or stale)
+
+check: setup ## Format, lint, types, import rules, generated code, issue numbers in commits
+	@scripts/check.sh
+
+format: setup ## Let ruff format and mend what it can
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+test: setup ## All tests: unit, property, integration with real ZooKeeper and real processes
+	@scripts/test.sh $(ARGS)
+
+demo: setup ## 100 real jobs while replicas and a host die: make demo [JOBS=100] [SEED=1]
+	@$(BIN)/shoal demo --jobs $(JOBS) --seed $(SEED) --out build/demo
+
+protos: ## Generate protos/gen from protos/
+	@PYTHON="$(PYTHON)" scripts/protos.sh
+
+lock: setup ## Pin the latest releases in requirements/
+	@scripts/lock.sh
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
