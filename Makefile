@@ -27,6 +27,7 @@ test: setup ## All tests: unit, property, integration with real ZooKeeper and re
 	@scripts/test.sh $(ARGS)
 
 demo: setup ## 100 real jobs while replicas and a host die: make demo [JOBS=100] [SEED=1]
+	@scripts/system.sh zookeeper
 	@$(BIN)/shoal demo --jobs $(JOBS) --seed $(SEED) --out build/demo
 
 protos: ## Generate protos/gen from protos/

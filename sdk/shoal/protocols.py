@@ -72,9 +72,7 @@ class DirectoryLike(Protocol):
     def watch(self, service: str) -> ServiceWatch:
         """The one watch of a service; asked for again, the same object."""
 
-    def announce(
-        self, service: str, replica: Replica, *, timeout: float = 15.0
-    ) -> Registration:
+    def announce(self, service: str, replica: Replica, *, timeout: float = 15.0) -> Registration:
         """Announces a replica that serves already, and keeps the announcement true.
 
         Raises:

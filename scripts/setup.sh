@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Makes .venv with everything that the project, its tests and its demo need.
+# PYTHON names the interpreter (3.11 or newer; default python3).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PYTHON=${PYTHON:-python3}
+
+scripts/system.sh python
+if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+  echo "Shoal needs Python 3.11 or newer; '$PYTHON' is $("$PYTHON" -V 2>&1)." >&2
+  echo "Name another one: make setup PYTHON=/usr/bin/python3.12" >&2
+  exit 1
+fi
+
+pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
+
+# An environment whose interpreter has gone, or is of another version, can't be mended: make it anew.
+want=$("$PYTHON" -c 'import sys; print(*sys.version_info[:2])')
+have=$(.venv/bin/python -c 'import sys; print(*sys.version_info[:2])' 2>/dev/null || true)
+if [ "$want" != "$have" ]; then
+  rm -rf .venv
+  "$PYTHON" -m venv .venv
+fi
+echo "Installing the pinned dependencies into .venv …"
+pip install --quiet --require-hashes -r requirements/lock.txt
+pip install --quiet --no-deps --no-build-isolation -e .
+scripts/flavors.sh
+touch .venv/.stamp

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Looks for the system packages that the named purposes need, installs them where that is allowed
+# (apt-get as root) and else says in one sentence what to install.  Usage: system.sh python|zookeeper …
+set -euo pipefail
+
+missing=()
+for purpose in "$@"; do
+  case "$purpose" in
+    python)
+      python=${PYTHON:-python3}
+      command -v "$python" >/dev/null 2>&1 || missing+=(python3 python3-venv)
+      if command -v "$python" >/dev/null 2>&1 && ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
+        missing+=(python3-venv)
+      fi
+      ;;
+    zookeeper)
+      command -v java >/dev/null 2>&1 || missing+=(default-jre-headless)
+      [ -e "${ZOOKEEPER_JAR:-/usr/share/java/zookeeper.jar}" ] || missing+=(zookeeper)
+      ;;
+    *) echo "system.sh: unknown purpose '$purpose'" >&2; exit 2 ;;
+  esac
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
+  echo "Installing ${missing[*]} with apt-get …"
+  export DEBIAN_FRONTEND=noninteractive
+  log=$(mktemp)
+  if apt-get update -qq >"$log" 2>&1 && apt-get install -y --no-install-recommends "${missing[@]}" >>"$log" 2>&1; then
+    rm -f "$log"
+    exit 0
+  fi
+  tail -n 15 "$log" >&2
+  echo "apt-get could not install ${missing[*]} (its output: $log). Install them by hand and try again." >&2
+  exit 1
+fi
+echo "Missing on this machine: ${missing[*]}. Install with: sudo apt-get install ${missing[*]}" >&2
+exit 1
