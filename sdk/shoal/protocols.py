@@ -50,7 +50,7 @@ class Registration(Protocol):
         """What is announced now."""
 
     def update(self, *, status: Status | None = None, enabled: bool | None = None) -> None:
-        """Changes the announcement; returns when the directory has it or raises in ``timeout``.
+        """Changes the announcement; returns when the directory has it.
 
         Raises:
             RegistrationError: the directory could not be reached. The wish is kept and written
@@ -58,8 +58,11 @@ class Registration(Protocol):
         """
 
     def withdraw(self) -> None:
-        """Takes the announcement back. While the directory is away it gives up quickly and loudly
-        (a warning); the session's end will remove the node."""
+        """Takes the announcement back.
+
+        While the directory is away it gives up quickly and loudly (a warning): the end of the
+        session will remove the node.
+        """
 
 
 class DirectoryLike(Protocol):
