@@ -6,19 +6,13 @@
 replicas there as every caller does, so the load meets no gateway on its way.
 """
 
-# Locust has patched the standard library for gevent before it loads this file; grpc's core must be
-# told before its first use, and then blocks greenlets in place of threads.
-import grpc.experimental.gevent as grpc_gevent
-
-grpc_gevent.init_gevent()
-
 import os
 import time
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 import grpc
+import grpc.experimental.gevent as grpc_gevent
 from locust import User, between, events, task
 from locust.env import Environment
 from locust.exception import StopUser
@@ -26,6 +20,10 @@ from locust.exception import StopUser
 import shoal
 from shoal_protos.gateway.api.v1 import api_pb2, api_pb2_grpc
 from shoal_protos.gateway.model.v1 import job_pb2
+
+# Locust patched the standard library for gevent when it was imported. grpc's core must be told before
+# its first use, and then blocks greenlets in place of threads.
+grpc_gevent.init_gevent()
 
 TERMINAL = frozenset(
     {job_pb2.STATE_SUCCEEDED, job_pb2.STATE_FAILED, job_pb2.STATE_CANCELLED, job_pb2.STATE_DEAD}
@@ -41,8 +39,8 @@ def _options(parser: Any) -> None:
 class Submitter(User):
     """Submits one job after the other and waits for each to end.
 
-    Three figures are reported: ``submit`` (until the gateway has written the job down), ``get``
-    (one look at it), and ``job`` (from submit to the terminal state, success only when SUCCEEDED).
+    Two figures are reported: ``submit`` (until the gateway has written the job down) and ``job``
+    (from submit to the terminal state, a success only when that is SUCCEEDED).
     """
 
     wait_time = between(0.0, 0.1)
@@ -72,33 +70,28 @@ class Submitter(User):
             application=self.options.application,
             parameters={"seconds": self.options.seconds},
         )
-        response = self._timed("submit", lambda: self.api.Submit(request, timeout=10.0))
-        if response is None:
-            return
-        job = response.job
-        while job.state not in TERMINAL:
-            # Locust's users are greenlets: this yields to the others, as a person's pause would.
-            time.sleep(0.1)
-            looked = self._timed(
-                "get", lambda: self.api.Get(api_pb2.GetRequest(id=job.id), timeout=10.0)
-            )
-            if looked is None:
-                return
-            job = looked.job
-        failure = None
-        if job.state != job_pb2.STATE_SUCCEEDED:
-            failure = RuntimeError(f"{job.id} is {job_pb2.State.Name(job.state)}: {job.reason}")
-        self._fire("job", began, failure)
-
-    def _timed(self, name: str, call: Callable[[], Any]) -> Any:
-        began = time.perf_counter()
         try:
-            response = call()
+            job = self.api.Submit(request, timeout=10.0).job
         except grpc.RpcError as error:
-            self._fire(name, began, error)
-            return None
-        self._fire(name, began, None)
-        return response
+            self._fire("submit", began, error)
+            return
+        self._fire("submit", began, None)
+        try:
+            self._fire("job", began, self._outcome(job.id))
+        except grpc.RpcError as error:
+            self._fire("job", began, error)
+
+    def _outcome(self, job_id: str) -> Exception | None:
+        """Follows a job to its end; what was wrong with that end, if anything."""
+        watch = api_pb2.WatchRequest(job_id=job_id, after=0)
+        for response in self.api.Watch(watch, timeout=120.0):
+            event = response.event
+            if event.state == job_pb2.STATE_SUCCEEDED:
+                return None
+            if event.state in TERMINAL:
+                name = job_pb2.State.Name(event.state)
+                return RuntimeError(f"job {job_id} is {name}: {event.message}")
+        return RuntimeError(f"the watch of job {job_id} ended before the job did")
 
     def _fire(self, name: str, began: float, error: Exception | None) -> None:
         self.environment.events.request.fire(
