@@ -21,8 +21,8 @@ import shoal
 from shoal_protos.gateway.api.v1 import api_pb2, api_pb2_grpc
 from shoal_protos.gateway.model.v1 import job_pb2
 
-# Locust patched the standard library for gevent when it was imported. grpc's core must be told before
-# its first use, and then blocks greenlets in place of threads.
+# Locust patched the standard library for gevent when it was imported. grpc's core must be told
+# before its first use, and then blocks greenlets in place of threads.
 grpc_gevent.init_gevent()
 
 TERMINAL = frozenset(
