@@ -1,1 +1,35 @@
-"""..."""
+"""The pure part of Shoal: replicas, load, choice, health and retry budget.
+
+Nothing here does I/O, starts a thread or reads a clock: time, randomness and locks are passed in.
+"""
+
+from shoal_balancer.balancer import Balancer, Reserved, Snapshot, settled, updated
+from shoal_balancer.budget import RetryBudget
+from shoal_balancer.choice import LeastLoaded, PeakEwma, Policy, Random, RoundRobin
+from shoal_balancer.health import Ejection, Health
+from shoal_balancer.load import Load
+from shoal_balancer.node import Node, Outcome
+from shoal_balancer.replica import NO_METADATA, Replica, ReplicaSet, Status
+
+__all__ = [
+    "NO_METADATA",
+    "Balancer",
+    "Ejection",
+    "Health",
+    "LeastLoaded",
+    "Load",
+    "Node",
+    "Outcome",
+    "PeakEwma",
+    "Policy",
+    "Random",
+    "Replica",
+    "ReplicaSet",
+    "Reserved",
+    "RetryBudget",
+    "RoundRobin",
+    "Snapshot",
+    "Status",
+    "settled",
+    "updated",
+]

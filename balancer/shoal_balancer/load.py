@@ -1,0 +1,125 @@
+"""Load metrics: what one more call to a replica would cost a caller.
+
+A metric knows one replica and nothing of the others; choosing is `choice`'s business. All times are
+seconds on the balancer's clock. A metric is read and written by several threads without a lock: a
+lost update moves an average by one sample, which a lock on every call would not be worth.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+# A failed call counts as at least this many times what its replica usually takes, so that failing
+# fast does not look like being fast (the black hole of anchors like linkerd2#15374).
+FAILURE_PENALTY = 5.0
+
+# Where the penalty ends, in seconds: failure upon failure would multiply it without bound, and a
+# replica that recovers has to live its average down. Also the first sample of one never measured.
+PENALTY_CEILING = 1.0
+
+
+class Load(Protocol):
+    """What a policy remembers about one replica."""
+
+    def cost(self, in_flight: int, now: float) -> float:
+        """Cost of one more call, comparable between the replicas of one policy."""
+
+    def observe(self, latency: float, now: float) -> None:
+        """A call took ``latency`` seconds and ended well."""
+
+    def penalize(self, latency: float, now: float) -> None:
+        """A call failed after ``latency`` seconds."""
+
+    def seed(self, peers: float | None, now: float) -> None:
+        """Tells a newcomer the median estimate of its peers; None when nobody was measured."""
+
+    def estimate(self, now: float) -> float | None:
+        """What `seed` wants of the peers: the estimate without calls in flight, None if unknown."""
+
+
+class PendingCount:
+    """Calls in flight, and nothing else."""
+
+    __slots__ = ()
+
+    def cost(self, in_flight: int, now: float) -> float:  # noqa: ARG002 - the protocol's shape
+        """The number of calls in flight."""
+        return float(in_flight)
+
+    def observe(self, latency: float, now: float) -> None:
+        """Latency says nothing here."""
+
+    def penalize(self, latency: float, now: float) -> None:
+        """Failures are left to ejection."""
+
+    def seed(self, peers: float | None, now: float) -> None:
+        """A newcomer has nothing in flight."""
+
+    def estimate(self, now: float) -> float | None:  # noqa: ARG002 - the protocol's shape
+        """There is nothing to hand to a newcomer."""
+        return None
+
+
+class PeakEwma:
+    """Latency as a moving average that jumps up at once and comes down slowly.
+
+    A sample above the average replaces it; one below pulls it down with weight
+    ``1 - exp(-dt / tau)``. Between samples the average decays on read in the same way, so a replica
+    that was slow is tried again after some time without calls. Cost is average × (in flight + 1).
+
+    Source: Finagle's ``PeakEwma`` (anchors/balancing.md, "Starting defaults"), which ignores
+    outcomes; here failures cost.
+
+    Args:
+        tau: Time constant in seconds: after ``tau`` without samples the average is down to 1/e.
+    """
+
+    __slots__ = ("_average", "_inverse_tau", "_stamp")
+
+    # Below this an average is no evidence: loopback calls take longer than a microsecond.
+    FLOOR = 1e-6
+
+    def __init__(self, tau: float) -> None:
+        self._inverse_tau = 1.0 / tau
+        self._average = 0.0
+        self._stamp = 0.0
+
+    def cost(self, in_flight: int, now: float) -> float:
+        """Decayed average × (in flight + 1), in seconds."""
+        idle = now - self._stamp
+        average = self._average
+        if idle > 0.0:
+            average *= math.exp(-idle * self._inverse_tau)
+        if average < self.FLOOR:
+            average = self.FLOOR
+        return average * (in_flight + 1)
+
+    def observe(self, latency: float, now: float) -> None:
+        """Takes a sample in."""
+        average = self._average
+        if latency >= average:
+            self._average = latency
+        else:
+            elapsed = now - self._stamp
+            weight = math.exp(-elapsed * self._inverse_tau) if elapsed > 0.0 else 1.0
+            self._average = average * weight + latency * (1.0 - weight)
+        self._stamp = now
+
+    def penalize(self, latency: float, now: float) -> None:
+        """Takes a failure in as a sample of at least five times the usual."""
+        usual = self._average
+        penalty = min(FAILURE_PENALTY * usual, PENALTY_CEILING) if usual else PENALTY_CEILING
+        self.observe(max(latency, penalty), now)
+
+    def seed(self, peers: float | None, now: float) -> None:
+        """Starts a newcomer at its peers' median: it neither floods nor starves."""
+        if peers is not None:
+            self._average = peers
+            self._stamp = now
+
+    def estimate(self, now: float) -> float | None:
+        """The decayed average in seconds; None before the first sample."""
+        if self._average == 0.0:
+            return None
+        return self.cost(0, now)
