@@ -1,0 +1,143 @@
+"""What the gateway's processes share: command line, logging, and the way into the directory.
+
+The options mean the same for each service, so that whoever starts a fleet needs one way of saying
+where things are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import uuid
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import shoal
+import shoal.aio
+
+LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s %(message)s"
+LOG_TIME = "%Y-%m-%dT%H:%M:%S"
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """The options that every service takes."""
+
+    zookeeper: str
+    id: str
+    host: str
+    bind: str
+    advertise: str | None
+    zone: str
+    version: str
+    cache: Path | None
+    log_level: str
+
+    def identity(self) -> dict[str, Any]:
+        """What a replica says of itself, as keyword arguments of `shoal.Server`."""
+        return {"id": self.id, "version": self.version, "zone": self.zone, "host": self.host}
+
+
+def installed_version() -> str:
+    """Version of the installed distribution; "unknown" when the code runs from a bare path."""
+    try:
+        return metadata.version("shoal")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def parser(service: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """A service's command line with the common options; the service adds its own.
+
+    Args:
+        service: Name in the directory, "registry".
+        description: One sentence for ``--help``.
+        examples: Command lines, one per line, shown as they are.
+    """
+    made = argparse.ArgumentParser(
+        prog=f"python -m shoal_gateway.{service}",
+        description=description,
+        epilog=f"examples:\n{examples.rstrip()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    common = made.add_argument_group("options that every service takes")
+    common.add_argument(
+        "--zookeeper",
+        required=True,
+        metavar="HOSTS/CHROOT",
+        help="where the directory is: 127.0.0.1:2181/gateway",
+    )
+    common.add_argument(
+        "--id", default=None, help="this replica's id in the directory (default: a UUID)"
+    )
+    common.add_argument("--host", default="", metavar="NAME", help="label of the host it runs on")
+    common.add_argument(
+        "--bind",
+        default="127.0.0.1:0",
+        metavar="ADDR:PORT",
+        help="where to listen; port 0 takes a free one (default: %(default)s)",
+    )
+    common.add_argument(
+        "--advertise",
+        default=None,
+        metavar="ADDR",
+        help="address that callers reach it at (default: that of --bind)",
+    )
+    common.add_argument("--zone", default="", help="label of the availability zone")
+    common.add_argument(
+        "--version",
+        default=installed_version(),
+        help="version that it is announced with (default: %(default)s)",
+    )
+    common.add_argument(
+        "--cache",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="where the directory's last good state is kept, to start while ZooKeeper is down",
+    )
+    common.add_argument(
+        "--log-level",
+        default="INFO",
+        choices=["DEBUG", "INFO", "WARNING", "ERROR"],
+        help="default: %(default)s",
+    )
+    return made
+
+
+def common_options(options: argparse.Namespace) -> Common:
+    """The common options out of what was parsed."""
+    return Common(
+        zookeeper=options.zookeeper,
+        id=options.id or str(uuid.uuid4()),
+        host=options.host,
+        bind=options.bind,
+        advertise=options.advertise,
+        zone=options.zone,
+        version=options.version,
+        cache=options.cache,
+        log_level=options.log_level,
+    )
+
+
+def configure_logging(level: str) -> None:
+    """One line per record to standard error: time, level, logger, message. Times are local."""
+    logging.basicConfig(
+        level=level, format=LOG_FORMAT, datefmt=LOG_TIME, stream=sys.stderr, force=True
+    )
+    if level != "DEBUG":
+        # Its INFO lines tell of every watch and ping; what matters of them the SDK says itself.
+        logging.getLogger("kazoo").setLevel(logging.WARNING)
+
+
+def open_directory(options: Common) -> shoal.Directory:
+    """The process's directory for sync code. Neither blocks nor raises when ZooKeeper is down."""
+    return shoal.Directory(options.zookeeper, cache=options.cache)
+
+
+def open_aio_directory(options: Common) -> shoal.aio.Directory:
+    """The process's directory for asyncio code."""
+    return shoal.aio.Directory(options.zookeeper, cache=options.cache)

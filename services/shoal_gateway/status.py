@@ -1,0 +1,133 @@
+"""How the gateway's errors look on the wire: the one place where they become status codes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, TypeVar
+
+import grpc
+
+from shoal_gateway.errors import (
+    AlreadyExistsError,
+    GatewayError,
+    InvalidError,
+    NotFoundError,
+    PreconditionError,
+    UnavailableError,
+)
+
+Servicer = TypeVar("Servicer", bound=type)
+
+CODES: dict[type[GatewayError], grpc.StatusCode] = {
+    InvalidError: grpc.StatusCode.INVALID_ARGUMENT,
+    NotFoundError: grpc.StatusCode.NOT_FOUND,
+    AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
+    PreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
+    UnavailableError: grpc.StatusCode.UNAVAILABLE,
+}
+
+# What another service of the gateway answered and our own caller should hear as it was said.
+PASSED_ON = frozenset(
+    {
+        *CODES.values(),
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.CANCELLED,
+    }
+)
+
+
+def status_of(error: GatewayError | grpc.RpcError) -> tuple[grpc.StatusCode, str] | None:
+    """Code and details for an error; None for one that its handler should not have let through."""
+    if isinstance(error, GatewayError):
+        for kind in type(error).__mro__:
+            code = CODES.get(kind)
+            if code is not None:
+                return code, str(error)
+        return None
+    # Both a finished grpc.Call and grpc.aio's error have these.
+    code = getattr(error, "code", lambda: None)()
+    details = getattr(error, "details", lambda: "")()
+    return (code, details or code.name) if code in PASSED_ON else None
+
+
+def speaks_status(servicer: Servicer) -> Servicer:
+    """Class decorator: every method of a servicer answers our errors with their status code.
+
+    Handlers may be of any kind: functions, generators, coroutines and asynchronous generators. What
+    another service answered passes through with its code; anything else stays an error of the
+    handler, which grpc logs and answers with UNKNOWN.
+    """
+    for name, member in list(vars(servicer).items()):
+        if inspect.isfunction(member) and not name.startswith("_"):
+            setattr(servicer, name, _speaking(member))
+    return servicer
+
+
+def _speaking(method: Callable[..., Any]) -> Callable[..., Any]:
+    if inspect.isasyncgenfunction(method):
+        return _async_stream(method)
+    if inspect.iscoroutinefunction(method):
+        return _async_unary(method)
+    if inspect.isgeneratorfunction(method):
+        return _stream(method)
+    return _unary(method)
+
+
+def _unary(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def answer(self: Any, request: Any, context: Any) -> Any:
+        try:
+            return method(self, request, context)
+        except (GatewayError, grpc.RpcError) as error:
+            status = status_of(error)
+            if status is None:
+                raise
+            context.abort(*status)
+
+    return answer
+
+
+def _stream(method: Callable[..., Iterator[Any]]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def answer(self: Any, request: Any, context: Any) -> Iterator[Any]:
+        try:
+            yield from method(self, request, context)
+        except (GatewayError, grpc.RpcError) as error:
+            status = status_of(error)
+            if status is None:
+                raise
+            context.abort(*status)
+
+    return answer
+
+
+def _async_unary(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    async def answer(self: Any, request: Any, context: Any) -> Any:
+        try:
+            return await method(self, request, context)
+        except (GatewayError, grpc.RpcError) as error:
+            status = status_of(error)
+            if status is None:
+                raise
+            await context.abort(*status)
+
+    return answer
+
+
+def _async_stream(method: Callable[..., AsyncIterator[Any]]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    async def answer(self: Any, request: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            async for response in method(self, request, context):
+                yield response
+        except (GatewayError, grpc.RpcError) as error:
+            status = status_of(error)
+            if status is None:
+                raise
+            await context.abort(*status)
+
+    return answer
