@@ -28,10 +28,16 @@ class CreateJobRequest(google.protobuf.message.Message):
     OWNER_FIELD_NUMBER: builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: builtins.int
     SPEC_FIELD_NUMBER: builtins.int
+    FINGERPRINT_FIELD_NUMBER: builtins.int
     owner: builtins.str
     """Required, at most 128 characters."""
     idempotency_key: builtins.str
     """Required, at most 128 characters, unique per owner."""
+    fingerprint: builtins.str
+    """What the key stands for: a digest of what the user asked for, at most 128 characters. Empty:
+    that of `spec`. A caller that resolves requests sets it, because the same request may resolve
+    to another spec later (a deadline counted from now, a newer version of an application).
+    """
     @property
     def spec(self) -> shoal_protos.gateway.model.v1.job_pb2.JobSpec: ...
     def __init__(
@@ -40,9 +46,10 @@ class CreateJobRequest(google.protobuf.message.Message):
         owner: builtins.str = ...,
         idempotency_key: builtins.str = ...,
         spec: shoal_protos.gateway.model.v1.job_pb2.JobSpec | None = ...,
+        fingerprint: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["idempotency_key", b"idempotency_key", "owner", b"owner", "spec", b"spec"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["fingerprint", b"fingerprint", "idempotency_key", b"idempotency_key", "owner", b"owner", "spec", b"spec"]) -> None: ...
 
 global___CreateJobRequest = CreateJobRequest
 

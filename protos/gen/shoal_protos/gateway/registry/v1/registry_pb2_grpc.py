@@ -100,8 +100,8 @@ class RegistryServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def CreateJob(self, request, context):
-        """Writes a job down and queues it. The same owner and idempotency key with the same spec gives
-        the same job; with another spec ALREADY_EXISTS.
+        """Writes a job down and queues it. The same owner and idempotency key with the same fingerprint
+        gives the same job; with another one ALREADY_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -23,8 +23,8 @@ class RegistryStub:
         shoal_protos.gateway.registry.v1.registry_pb2.CreateJobRequest,
         shoal_protos.gateway.registry.v1.registry_pb2.CreateJobResponse,
     ]
-    """Writes a job down and queues it. The same owner and idempotency key with the same spec gives
-    the same job; with another spec ALREADY_EXISTS.
+    """Writes a job down and queues it. The same owner and idempotency key with the same fingerprint
+    gives the same job; with another one ALREADY_EXISTS.
     """
 
     GetJob: grpc.UnaryUnaryMultiCallable[
@@ -108,8 +108,8 @@ class RegistryAsyncStub:
         shoal_protos.gateway.registry.v1.registry_pb2.CreateJobRequest,
         shoal_protos.gateway.registry.v1.registry_pb2.CreateJobResponse,
     ]
-    """Writes a job down and queues it. The same owner and idempotency key with the same spec gives
-    the same job; with another spec ALREADY_EXISTS.
+    """Writes a job down and queues it. The same owner and idempotency key with the same fingerprint
+    gives the same job; with another one ALREADY_EXISTS.
     """
 
     GetJob: grpc.aio.UnaryUnaryMultiCallable[
@@ -195,8 +195,8 @@ class RegistryServicer(metaclass=abc.ABCMeta):
         request: shoal_protos.gateway.registry.v1.registry_pb2.CreateJobRequest,
         context: _ServicerContext,
     ) -> typing.Union[shoal_protos.gateway.registry.v1.registry_pb2.CreateJobResponse, collections.abc.Awaitable[shoal_protos.gateway.registry.v1.registry_pb2.CreateJobResponse]]:
-        """Writes a job down and queues it. The same owner and idempotency key with the same spec gives
-        the same job; with another spec ALREADY_EXISTS.
+        """Writes a job down and queues it. The same owner and idempotency key with the same fingerprint
+        gives the same job; with another one ALREADY_EXISTS.
         """
 
     @abc.abstractmethod
