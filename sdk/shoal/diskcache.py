@@ -1,0 +1,93 @@
+"""The last good sets on disk, from which a caller starts while ZooKeeper is dead."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from shoal import instance
+from shoal.errors import InstanceFormatError
+from shoal_balancer import Replica
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+
+
+def default_directory() -> Path:
+    """Where snapshots are kept unless the caller says otherwise: the user's cache directory."""
+    base = os.environ.get("SHOAL_CACHE_DIR")
+    if base:
+        return Path(base)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shoal"
+
+
+class DiskCache:
+    """One file a service, replaced atomically. A disk that fails costs a warning, never a call.
+
+    Args:
+        directory: Where the files lie; made when it is missing.
+        ensemble: The ZooKeeper address with chroot: sets of two ensembles never mix.
+    """
+
+    def __init__(self, directory: Path, ensemble: str) -> None:
+        self._directory = directory
+        self._ensemble = ensemble
+        self._complained = False
+
+    def path(self, service: str) -> Path:
+        """The file of a service."""
+        key = hashlib.sha256(f"{self._ensemble}\0{service}".encode()).hexdigest()[:16]
+        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in service)
+        return self._directory / f"{safe}.{key}.json"
+
+    def save(self, service: str, replicas: Iterable[Replica]) -> None:
+        """Writes a set; the file is the old one or the new one, never half of it."""
+        document = {
+            "format": FORMAT,
+            "ensemble": self._ensemble,
+            "service": service,
+            "saved_at": time.time(),
+            "replicas": [instance.encode(service, replica).decode() for replica in replicas],
+        }
+        target = self.path(service)
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self._directory, prefix=f"{target.name}.")
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as file:
+                    json.dump(document, file)
+                Path(name).replace(target)
+            except BaseException:
+                Path(name).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            if not self._complained:
+                self._complained = True
+                logger.warning(
+                    "%s can't be written (%s): this caller could not start while ZooKeeper is "
+                    "away. Give the directory another cache_dir, or set SHOAL_CACHE_DIR.",
+                    target,
+                    error,
+                )
+
+    def load(self, service: str) -> tuple[tuple[Replica, ...], float] | None:
+        """The last set and its age in seconds; None when there is none that can be read."""
+        target = self.path(service)
+        try:
+            document = json.loads(target.read_text(encoding="utf-8"))
+            if document["format"] != FORMAT:
+                return None
+            replicas = tuple(instance.decode(data.encode()) for data in document["replicas"])
+            return replicas, max(0.0, time.time() - float(document["saved_at"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, InstanceFormatError) as error:
+            logger.warning("the snapshot %s can't be read and is passed over: %s", target, error)
+            return None
