@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from shoal.errors import DirectoryClosedError
+from shoal.protocols import DirectoryLike
 
 if TYPE_CHECKING:
     from shoal.channel import Channel
@@ -31,10 +32,10 @@ class ChannelOwner:
             DirectoryClosedError: the directory was closed.
         """
         # Here, so that a process that only announces itself does not load the channel.
-        from shoal.channel import Channel  # noqa: PLC0415
+        from shoal.channel import Channel
 
         self._check_open()
-        channel = Channel(self, service, **options)  # type: ignore[arg-type]  # subclasses fit
+        channel = Channel(cast(DirectoryLike, self), service, **options)
         self._channels.add(channel)
         return channel
 

@@ -27,7 +27,7 @@ Metadata = Iterable[tuple[str, str | bytes]]
 
 def trailers(reason: str, pushback: float | None = None) -> tuple[tuple[str, str], ...]:
     """Trailing metadata of a refusal."""
-    found = ((REFUSED_KEY, reason),)
+    found: tuple[tuple[str, str], ...] = ((REFUSED_KEY, reason),)
     if pushback is not None:
         found += ((PUSHBACK_KEY, str(math.ceil(pushback * 1000.0))),)
     return found
@@ -67,7 +67,7 @@ async def refuse_aio(
     code: grpc.StatusCode = grpc.StatusCode.RESOURCE_EXHAUSTED,
     pushback: float | None = None,
 ) -> NoReturn:
-    """The same for an asyncio handler: ``await refuse_aio(context, …)``."""
+    """Ends a call of an asyncio handler as `refuse` does; to be awaited."""
     await context.abort(code, message, trailers(reason, pushback))
     raise AssertionError("abort returned")
 

@@ -31,10 +31,10 @@ ANSWER = 10.0
 
 
 def make_handler() -> Any:
-    """kazoo's handler for this process: gevent's where gevent has patched threading."""
+    """The kazoo handler for this process: gevent's where gevent has patched threading."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is not None and monkey.is_module_patched("threading"):
-        from kazoo.handlers.gevent import SequentialGeventHandler  # noqa: PLC0415
+        from kazoo.handlers.gevent import SequentialGeventHandler
 
         return SequentialGeventHandler()
     return SequentialThreadingHandler()
@@ -97,7 +97,7 @@ class Session:
         return identity[0] if identity and identity[0] else None
 
     def describe(self) -> str:
-        """"connected", "suspended for 3.2 s" …"""
+        """The state for a person, such as "connected" or "suspended for 3.2 s"."""
         if self._word == "connected":
             return "connected"
         return f"{self._word} for {time.monotonic() - self._since:.1f} s"

@@ -17,6 +17,7 @@ class FakeClock:
         self.seconds = start
 
     def __call__(self) -> float:
+        """The time."""
         return self.seconds
 
     def advance(self, seconds: float) -> float:

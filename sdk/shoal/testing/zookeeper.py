@@ -28,7 +28,8 @@ def find() -> tuple[str, str]:
     if java is None or jar is None or not Path(jar).exists():
         what = "a Java runtime" if java is None else "zookeeper.jar"
         raise FileNotFoundError(
-            f"{what} was not found: sudo apt-get install zookeeper (or set ZOOKEEPER_JAR to the jar)"
+            f"{what} was not found: sudo apt-get install zookeeper "
+            "(or set ZOOKEEPER_JAR to the jar)"
         )
     return java, f"{CONFIGURATION}:{jar}"
 
@@ -248,9 +249,7 @@ class ZooKeeperEnsemble:
         if size < 1:
             raise ValueError(f"an ensemble has at least one member, not {size!r}")
         base = Path(data_dir) if data_dir is not None else None
-        lines = [
-            f"server.{n}=127.0.0.1:{free_port()}:{free_port()}" for n in range(1, size + 1)
-        ]
+        lines = [f"server.{n}=127.0.0.1:{free_port()}:{free_port()}" for n in range(1, size + 1)]
         self.members = [
             ZooKeeperServer(
                 base / f"server-{n}" if base is not None else None,
