@@ -168,7 +168,7 @@ class Balancer(Generic[E]):
         self.policy = policy
         self.ejection = ejection
         self.snapshot: Snapshot[E] = Snapshot()
-        self.now = clock
+        self._clock = clock
         self._connect = connect
         self._rng = rng
         self._lock = lock
@@ -179,26 +179,25 @@ class Balancer(Generic[E]):
         with self._lock:
             old = self.snapshot
             return self._publish(
-                old, updated(old, observed, self.now(), make=self._make, reserve=self._reserve)
+                old, updated(old, observed, self._clock(), make=self._make, reserve=self._reserve)
             )
 
     def tick(self) -> list[Node[E]]:
         """Ends reserve times that ran out; returns the nodes that left for good, retired."""
         with self._lock:
             old = self.snapshot
-            now = self.now()
+            now = self._clock()
             reserve = tuple(entry for entry in old.reserve if entry.until > now)
             if len(reserve) == len(old.reserve):
                 return []
             return self._publish(old, settled(replace(old, reserve=reserve), now))
 
-    def pick(self, exclude: Collection[Node[E]] = ()) -> Node[E] | None:
-        """A node for the next call, not in ``exclude``; None when there is none.
+    def pick(self, now: float, exclude: Collection[Node[E]] = ()) -> Node[E] | None:
+        """A node for a call at ``now``, not in ``exclude``; None when there is none.
 
         Takes no lock unless an ejection has just run out. The caller says `Node.begin`, and picks
         again when the node turns out to be retired.
         """
-        now = self.now()
         snapshot = self.snapshot
         if now >= snapshot.refresh_at or snapshot.probes:
             probe = self._probe(now, exclude)
@@ -214,9 +213,8 @@ class Balancer(Generic[E]):
             return None
         return self.policy.choose(nodes, now, self._rng)
 
-    def failed(self, node: Node[E], latency: float) -> None:
+    def failed(self, node: Node[E], latency: float, now: float) -> None:
         """A call on ``node`` failed: counts it, and ejects when it is time."""
-        now = self.now()
         node.load.penalize(latency, now)
         rule = self.ejection
         if rule is None:
@@ -238,14 +236,13 @@ class Balancer(Generic[E]):
             health.ejections += 1
             self.snapshot = settled(self.snapshot, now)
 
-    def recovered(self, node: Node[E]) -> None:
+    def recovered(self, node: Node[E], now: float) -> None:
         """A call on ``node`` succeeded: forgets the streak, and ends an ejection that it proves."""
         with self._lock:
             health = node.health
             health.streak = 0
             if health.until is None:
                 return
-            now = self.now()
             health.until = None
             health.probing_until = None
             health.readmitted = now
@@ -266,6 +263,8 @@ class Balancer(Generic[E]):
         # After the snapshot: a picker that still holds the old one sees the mark and picks again.
         for node in left:
             node.retired = True
+        for node in new.nodes:
+            node.retired = not node.replica.routable
         return left
 
     def _probe(self, now: float, exclude: Collection[Node[E]]) -> Node[E] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from shoal_balancer.health import Health
@@ -24,14 +25,11 @@ class Outcome(enum.Enum):
 class Owner(Protocol[E]):
     """Who hears of ends that are more than a sample."""
 
-    def failed(self, node: Node[E], latency: float) -> None:
+    def failed(self, node: Node[E], latency: float, now: float) -> None:
         """A call failed."""
 
-    def recovered(self, node: Node[E]) -> None:
+    def recovered(self, node: Node[E], now: float) -> None:
         """A call succeeded on a replica that something was held against."""
-
-    def now(self) -> float:
-        """The balancer's clock, seconds."""
 
 
 class Node(Generic[E]):
@@ -48,12 +46,15 @@ class Node(Generic[E]):
         pending: One entry a call in flight. A list, because append, pop and len of a list are
             atomic in CPython with and without the GIL, which ``+= 1`` is not: without a lock, a
             count would drift with threads and never come back.
-        retired: Set before the endpoint closes: a call that began after it must pick again.
+        retired: Set when no new call may go here (draining, or gone for good). A caller looks after
+            `begin` and picks again when it is set; whoever sets it looks at ``pending`` after that.
+            So a node that is retired and idle stays idle.
         calls: Calls ended; approximate under threads, for display.
         failures: Calls failed; approximate likewise.
     """
 
     __slots__ = (
+        "_on_idle",
         "_owner",
         "calls",
         "endpoint",
@@ -75,6 +76,7 @@ class Node(Generic[E]):
         self.calls = 0
         self.failures = 0
         self._owner = owner
+        self._on_idle: Callable[[], object] | None = None
 
     def __repr__(self) -> str:
         parts = [self.replica.id, self.replica.target, f"in_flight={self.in_flight}"]
@@ -97,18 +99,47 @@ class Node(Generic[E]):
         """A call that was begun was not sent after all."""
         self.pending.pop()
 
-    def end(self, latency: float, outcome: Outcome) -> None:
-        """A call has ended after ``latency`` seconds; exactly once for each `begin`."""
+    def end(self, latency: float, outcome: Outcome, now: float) -> None:
+        """A call has ended at ``now`` after ``latency`` seconds; exactly once for each `begin`."""
         self.pending.pop()
         self.calls += 1
         if outcome is Outcome.OK:
-            self.load.observe(latency, self._owner.now())
+            self.load.observe(latency, now)
             health = self.health
             if health.streak or health.until is not None:
-                self._owner.recovered(self)
+                self._owner.recovered(self, now)
         elif outcome is Outcome.FAILED:
             self.failures += 1
-            self._owner.failed(self, latency)
+            self._owner.failed(self, latency, now)
         elif self.health.probing_until is not None:
             # A probe that the caller gave up proves nothing: let the next call be the probe.
             self.health.probing_until = None
+
+    def when_idle(self, callback: Callable[[], object]) -> None:
+        """Calls ``callback`` once no call is in flight: at once, or when the last one ends.
+
+        It may be called more than once. Only a node that is leaving pays for looking: it becomes
+        a `_Leaving`, so that `end` on all others stays as short as it is.
+        """
+        self._on_idle = callback
+        self.__class__ = _Leaving
+        if not self.pending:
+            callback()
+
+
+class _Leaving(Node[E]):
+    """A node with somebody waiting for its last call."""
+
+    __slots__ = ()
+
+    def abandon(self) -> None:
+        super().abandon()
+        self._look()
+
+    def end(self, latency: float, outcome: Outcome, now: float) -> None:
+        super().end(latency, outcome, now)
+        self._look()
+
+    def _look(self) -> None:
+        if not self.pending and self._on_idle is not None:
+            self._on_idle()

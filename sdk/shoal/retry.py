@@ -1,0 +1,173 @@
+"""When a failed call is sent again: pure decisions, for the sync and the asyncio channel alike."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import grpc
+import tenacity
+
+from shoal_balancer import Outcome, RetryBudget
+
+Code = grpc.StatusCode
+
+# What a replica's end of a call says about it: an application's own "no" is a good answer.
+_FAILED = frozenset(
+    {
+        Code.UNAVAILABLE,
+        Code.DEADLINE_EXCEEDED,
+        Code.INTERNAL,
+        Code.UNKNOWN,
+        Code.RESOURCE_EXHAUSTED,
+        Code.DATA_LOSS,
+        Code.UNIMPLEMENTED,
+    }
+)
+
+# grpc's core says this when it never got a connection, so that nothing was sent.
+_NEVER_CONNECTED = "failed to connect to all addresses"
+
+# One for the process, as all of its calls share the fate that a retry storm would bring.
+_process_budget = RetryBudget(clock=time.monotonic, lock=threading.Lock())
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What is tried again, how often and when.
+
+    Only what is safe is sent twice: methods whose proto says ``idempotency_level``, those named in
+    ``safe``, and calls that provably were not handled (the server refused them before its handler
+    ran, or no connection was ever made). Each attempt goes to another replica while there is one.
+
+    Source: gRFC A6 (attempts, jittered backoff, pushback); Finagle's retry budget.
+
+    Attributes:
+        attempts: Attempts in all, the first included. Refused and unsent ones don't count: they
+            cost no work, and end when every replica was tried.
+        backoff: Mean-doubling start of the full-jitter wait, seconds: the first wait is drawn from
+            0 to ``backoff``, the second from 0 to twice that.
+        max_backoff: Upper end of any wait, seconds.
+        attempt_timeout: Seconds for one attempt, within the call's deadline; None: the whole rest.
+        codes: Status codes that a safe method is retried on.
+        safe: Full method names (``/package.Service/Method``) that the caller declares safe to
+            repeat though their proto says nothing.
+        budget: Shared by all channels of the process unless given.
+    """
+
+    attempts: int = 3
+    backoff: float = 0.05
+    max_backoff: float = 1.0
+    attempt_timeout: float | None = None
+    codes: frozenset[Code] = frozenset({Code.UNAVAILABLE})
+    safe: Collection[str] = ()
+    budget: RetryBudget = field(default=_process_budget, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError(f"attempts must be at least 1, not {self.attempts!r}")
+        if not 0.0 <= self.backoff <= self.max_backoff:
+            raise ValueError(
+                f"backoff must lie between 0 and max_backoff: {self.backoff!r}, "
+                f"{self.max_backoff!r}"
+            )
+        if self.attempt_timeout is not None and not self.attempt_timeout > 0.0:
+            raise ValueError(f"attempt_timeout must be positive, not {self.attempt_timeout!r}")
+        if isinstance(self.safe, str):
+            raise TypeError("safe is a collection of method names, not one name")
+
+    def wait(self) -> tenacity.wait.wait_base:
+        """The waits between attempts: exponential with full jitter."""
+        return tenacity.wait_random_exponential(multiplier=self.backoff, max=self.max_backoff)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How one attempt ended, as far as the decision needs it.
+
+    Attributes:
+        code: The status.
+        refused: Why the server turned it away before the handler ran; None when it did not.
+        unsent: Whether it provably never left this process.
+        pushback: Seconds that the server asks to wait; infinity forbids; None when unsaid.
+        own_deadline: Whether the attempt's own, shorter timeout ended it.
+    """
+
+    code: Code
+    refused: str | None = None
+    unsent: bool = False
+    pushback: float | None = None
+    own_deadline: bool = False
+
+    @property
+    def untouched(self) -> bool:
+        """Whether no handler has seen it, so that any method may be sent again."""
+        return self.refused is not None or self.unsent
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the balancer learns from it."""
+        if self.code is Code.CANCELLED or self.refused is not None:
+            return Outcome.NEUTRAL
+        return Outcome.FAILED if self.code in _FAILED else Outcome.OK
+
+
+def never_connected(code: Code, details: str | None, connected: bool) -> bool:
+    """Whether a failure proves that nothing was sent.
+
+    The words alone prove nothing, since a handler may pass on an error of its own callers; with a
+    connection that is not there they do.
+    """
+    return (
+        code is Code.UNAVAILABLE
+        and not connected
+        and details is not None
+        and details.startswith(_NEVER_CONNECTED)
+    )
+
+
+def refusal_to_retry(
+    retry: Retry | None,
+    failure: Failure,
+    *,
+    safe: bool,
+    counted: int,
+    remaining: float,
+    others: bool,
+) -> str | None:
+    """Why a failed attempt is the last one; None when the call should be sent again.
+
+    The budget is asked last and charged when the answer is None.
+
+    Args:
+        retry: The channel's policy; None never retries.
+        failure: How the attempt ended.
+        safe: Whether the method may be sent twice.
+        counted: Attempts so far that count (this one included, unless untouched).
+        remaining: Seconds to the call's deadline, infinity without one.
+        others: Whether a replica is left that was not tried.
+    """
+    if retry is None:
+        return "retries are off"
+    if failure.code is Code.CANCELLED:
+        return "the caller cancelled"
+    if failure.pushback is not None and math.isinf(failure.pushback):
+        return "the server forbids a retry"
+    if remaining <= (failure.pushback or 0.0):
+        return "the deadline leaves no time"
+    if failure.untouched:
+        if not others:
+            return "every replica was tried"
+        return None
+    if not safe:
+        return "the method is not declared idempotent"
+    if failure.code not in retry.codes and not failure.own_deadline:
+        return f"{failure.code.name} is not retried"
+    if counted >= retry.attempts:
+        return "attempts are used up"
+    if not retry.budget.withdraw():
+        return "the retry budget is empty"
+    return None
