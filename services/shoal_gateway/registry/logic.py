@@ -1,0 +1,221 @@
+"""The registry's operations, each one transaction. No gRPC here.
+
+A job is held under a **fence**: a number that grows with every lease, begin, cancel and lost lease.
+Every write names the fence that its writer was given, and the store refuses it once the fence has
+moved on. That, and not the lease's time, is what makes completion exactly once: a runner that was
+paused for an hour may send what it likes.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from shoal_gateway.errors import InvalidError, PreconditionError
+from shoal_gateway.registry import claims, journal, queries, rules, submission, transitions
+from shoal_gateway.registry.claims import Holding, Report, Start
+from shoal_gateway.registry.clock import store_now
+from shoal_gateway.registry.rules import LEASED, QUEUED, RUNNING, Change
+from shoal_gateway.registry.schema import jobs
+from shoal_gateway.registry.store import Store
+from shoal_protos.gateway.model.v1 import job_pb2
+from shoal_protos.gateway.registry.v1 import registry_pb2
+
+# Leases that one sweep takes back; the rest waits for the next, so that no transaction is long.
+SWEEP = 500
+
+
+class Registry:
+    """Jobs in a store. Safe for several threads, and for several processes on one store.
+
+    Args:
+        store: Where the jobs are.
+        new_id: Makes the id of a new job, a UUID.
+    """
+
+    def __init__(
+        self, store: Store, *, new_id: Callable[[], str] = lambda: str(uuid.uuid4())
+    ) -> None:
+        self._store = store
+        self._new_id = new_id
+
+    def create(
+        self, owner: str, key: str, spec: job_pb2.JobSpec, fingerprint: str = ""
+    ) -> tuple[job_pb2.Job, bool]:
+        """Writes a job down and queues it; the job, and whether it is new.
+
+        Raises:
+            AlreadyExistsError: the owner used the key for another request.
+        """
+        fingerprint = fingerprint or submission.fingerprint_of(spec)
+        accepted = job_pb2.JobSpec()
+        accepted.CopyFrom(spec)
+        accepted.max_attempts = spec.max_attempts or rules.DEFAULT_MAX_ATTEMPTS
+        try:
+            with self._store.write() as connection:
+                known = submission.same_request(connection, owner, key, fingerprint)
+                if known is not None:
+                    return known, False
+                job_id = self._new_id()
+                submission.insert(connection, owner, key, accepted, fingerprint, job_id)
+                return submission.existing(connection, job_id), True
+        except IntegrityError:
+            # Another replica wrote the same key between our look and our insert. SQLite's write
+            # lock forbids that; PostgreSQL allows it.
+            with self._store.read() as connection:
+                known = submission.same_request(connection, owner, key, fingerprint)
+            if known is None:
+                raise
+            return known, False
+
+    def get(self, job_id: str) -> tuple[job_pb2.Job, list[job_pb2.Event]]:
+        """A job and its history.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        with self._store.read() as connection:
+            return submission.existing(connection, job_id), queries.history(connection, job_id)
+
+    def page(
+        self, owner: str, states: Sequence[int], size: int, token: str
+    ) -> tuple[list[job_pb2.Job], str]:
+        """Jobs, newest first, and the token of the next page, empty on the last.
+
+        Raises:
+            InvalidError: the token is not one of ours.
+        """
+        if token and not (token.isascii() and token.isdigit() and len(token) < 19):
+            raise InvalidError("page_token", f"{token!r} is not from a previous answer")
+        with self._store.read() as connection:
+            found, following = queries.page(
+                connection, owner, states, size, int(token) if token else None
+            )
+        return found, "" if following is None else str(following)
+
+    def cancel(self, job_id: str, reason: str) -> job_pb2.Job:
+        """Ends a job that waits; marks one that runs, so that its runner is told.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        with self._store.write() as connection:
+            before = transitions.standing(connection, job_id)
+            if before is None:
+                raise submission.missing(job_id)
+            change = rules.after_cancel(before, reason)
+            if change is not None:
+                transitions.write(connection, before, change)
+            return submission.existing(connection, job_id)
+
+    def replay(self, job_id: str) -> job_pb2.Job:
+        """Puts a DEAD job back into the queue with fresh counters.
+
+        Raises:
+            NotFoundError: there is no such job.
+            PreconditionError: it is not DEAD.
+        """
+        with self._store.write() as connection:
+            before = transitions.standing(connection, job_id)
+            if before is None:
+                raise submission.missing(job_id)
+            submission.replay(connection, before)
+            return submission.existing(connection, job_id)
+
+    def lease(
+        self, scheduler: str, limit: int, seconds: float, flavors: Sequence[str]
+    ) -> list[registry_pb2.Offer]:
+        """Hands queued jobs to a scheduler, those that wait longest first."""
+        self.sweep()
+        waiting = jobs.c.state == QUEUED
+        if flavors:
+            waiting &= jobs.c.flavor.in_(flavors)
+        # Schedulers ask all the time; asking an empty queue must not take the write lock.
+        with self._store.read() as connection:
+            if connection.scalar(sa.select(jobs.c.id).where(waiting).limit(1)) is None:
+                return []
+        with self._store.write() as connection:
+            return claims.lease(connection, waiting, scheduler, limit, seconds)
+
+    def release(self, offers: Sequence[tuple[str, int]], reason: str) -> int:
+        """Takes offers back that nobody had room for; how many were still held."""
+        said = f"released: {reason}" if reason else "released by its scheduler"
+        released = 0
+        with self._store.write() as connection:
+            for job_id, fence in sorted(set(offers)):
+                before = transitions.standing(connection, job_id)
+                if before is None or before.fence != fence or before.state != LEASED:
+                    continue
+                released += transitions.write(connection, before, Change(QUEUED, said))
+        return released
+
+    def begin(self, start: Start, seconds: float) -> int:
+        """LEASED → RUNNING for one runner; the fence that it holds the job under.
+
+        Raises:
+            NotFoundError: there is no such job.
+            PreconditionError: the job is not this runner's; it must drop it.
+        """
+        try:
+            with self._store.write() as connection:
+                return claims.begin(connection, start, seconds)
+        except IntegrityError as error:
+            raise PreconditionError(
+                f"runner {start.runner_id} has begun another attempt; a start needs a runner id of"
+                " its own"
+            ) from error
+
+    def renew(
+        self, holdings: Sequence[Holding], seconds: float
+    ) -> list[registry_pb2.RenewResponse.Item]:
+        """Moves the ends of leases on and says which are lost or to be cancelled."""
+        verdicts: dict[Holding, registry_pb2.RenewResponse.Item] = {}
+        with self._store.write() as connection:
+            for holding in sorted(set(holdings), key=lambda each: each.job_id):
+                verdicts[holding] = claims.renewed(connection, holding, seconds)
+        return [verdicts[holding] for holding in holdings]
+
+    def report(self, reports: Sequence[Report]) -> list[registry_pb2.ReportResponse.Item]:
+        """Writes down how attempts ended, each under its fence; answers in the order given."""
+        answers: dict[int, registry_pb2.ReportResponse.Item] = {}
+        with self._store.write() as connection:
+            for index in sorted(range(len(reports)), key=lambda at: reports[at].job_id):
+                answers[index] = claims.reported(connection, reports[index])
+        return [answers[index] for index in range(len(reports))]
+
+    def sweep(self) -> int:
+        """Takes expired leases back and fails what was not started by its deadline; how many."""
+        with self._store.read() as connection:
+            now = store_now()
+            due = sa.or_(
+                sa.and_(jobs.c.state.in_([LEASED, RUNNING]), jobs.c.lease_until <= now),
+                sa.and_(jobs.c.state == QUEUED, jobs.c.deadline <= now),
+            )
+            if connection.scalar(sa.select(jobs.c.id).where(due).limit(1)) is None:
+                return 0
+        swept = 0
+        with self._store.write() as connection:
+            for before in transitions.expired(connection, SWEEP):
+                swept += transitions.write(connection, before, rules.after_expiry(before))
+            late = Change(job_pb2.STATE_FAILED, "not started by its deadline", fence=1)
+            for before in transitions.overdue(connection, SWEEP):
+                swept += transitions.write(connection, before, late)
+        return swept
+
+    def changes(self, after: int, limit: int) -> tuple[list[job_pb2.Event], int]:
+        """Events after a cursor, and the cursor behind them."""
+        with self._store.read() as connection:
+            return queries.changes(connection, after, limit)
+
+    def latest(self) -> int:
+        """The cursor of the present."""
+        with self._store.read() as connection:
+            return journal.latest(connection)
+
+    def counts(self, owner: str) -> dict[int, int]:
+        """Number of jobs by state; of all owners when none is named."""
+        with self._store.read() as connection:
+            return queries.counts(connection, owner)

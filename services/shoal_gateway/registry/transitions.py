@@ -1,0 +1,174 @@
+"""Writing a decision down: one conditional update, its event, its attempt, its manifest.
+
+Every change of a job's state goes through `write` (or, for whole batches, `Registry.lease`). The
+update names the fence and the state that the decision was taken on. If either has moved on, nothing
+is written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from shoal_gateway.registry import journal
+from shoal_gateway.registry.clock import store_now
+from shoal_gateway.registry.rules import QUEUED, RUNNING, TERMINAL, Change, Ending, Standing
+from shoal_gateway.registry.schema import attempts, jobs, manifest_files, manifests
+from shoal_protos.gateway.model.v1 import job_pb2
+
+
+def standing(connection: sa.Connection, job_id: str) -> Standing | None:
+    """What the store holds of a job, locked until the transaction ends."""
+    row = connection.execute(
+        sa.select(*_STANDING).where(jobs.c.id == job_id).with_for_update()
+    ).one_or_none()
+    return None if row is None else standing_of(row)
+
+
+def standing_of(row: sa.Row[Any]) -> Standing:
+    """A row of `_STANDING` as a decision wants it."""
+    fields = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    fields["spec"] = job_pb2.JobSpec.FromString(fields["spec"])
+    return Standing(**fields)
+
+
+_STANDING = [
+    jobs.c[name]
+    for name in (
+        "id",
+        "state",
+        "fence",
+        "attempt",
+        "attempt_limit",
+        "failures",
+        "toxic_losses",
+        "runner_id",
+        "cancelling",
+        "spec",
+    )
+]
+
+
+def expired(connection: sa.Connection, limit: int) -> list[Standing]:
+    """Leases that have run out by the store's clock, locked; another sweeper's are left to it."""
+    rows = connection.execute(
+        sa.select(*_STANDING)
+        .where(jobs.c.state.in_([job_pb2.STATE_LEASED, RUNNING]), jobs.c.lease_until <= store_now())
+        .order_by(jobs.c.lease_until)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [standing_of(row) for row in rows]
+
+
+def overdue(connection: sa.Connection, limit: int) -> list[Standing]:
+    """Queued jobs whose deadline for a start has passed, locked."""
+    rows = connection.execute(
+        sa.select(*_STANDING)
+        .where(jobs.c.state == QUEUED, jobs.c.deadline <= store_now())
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [standing_of(row) for row in rows]
+
+
+def write(
+    connection: sa.Connection, before: Standing, change: Change, ending: Ending | None = None
+) -> bool:
+    """Writes a change if the job still stands as it did.
+
+    Returns:
+        Whether it did; False wrote nothing.
+    """
+    seq = journal.reserve(connection)
+    done = connection.execute(
+        jobs.update()
+        .where(
+            jobs.c.id == before.id,
+            jobs.c.fence == before.fence,
+            jobs.c.state == before.state,
+            # Says the same once more, so that no decision, however wrong, moves a finished job.
+            jobs.c.state.not_in(sorted(TERMINAL)),
+        )
+        .values(_values(before, change, seq))
+    )
+    if done.rowcount != 1:
+        return False
+    journal.append(connection, [(seq, before.id, change.state, change.reason)])
+    if change.outcome:
+        _end_attempt(connection, before, change)
+    if change.publish and ending is not None and ending.manifest is not None:
+        publish(connection, before.id, ending.manifest)
+    return True
+
+
+def _values(before: Standing, change: Change, seq: int) -> dict[Any, Any]:
+    values: dict[Any, Any] = {
+        jobs.c.state: change.state,
+        jobs.c.version: jobs.c.version + 1,
+        jobs.c.fence: before.fence + change.fence,
+        jobs.c.failures: before.failures + change.failures,
+        jobs.c.toxic_losses: before.toxic_losses + change.toxic_losses,
+        jobs.c.reason: change.reason,
+    }
+    if change.exit_code is not None:
+        values[jobs.c.exit_code] = change.exit_code
+    if change.state == RUNNING:
+        # It runs on, under the lease that it has: its owner wants it to end.
+        values[jobs.c.cancelling] = True
+        return values
+    values |= {
+        jobs.c.lease_owner: "",
+        jobs.c.lease_until: None,
+        jobs.c.runner_id: "",
+        jobs.c.cancelling: False,
+    }
+    if change.state == QUEUED:
+        # Behind those that wait already: a job that nobody can take must not block the rest.
+        values[jobs.c.queued_seq] = seq
+    if change.state in TERMINAL:
+        values[jobs.c.ended_at] = store_now()
+    return values
+
+
+def _end_attempt(connection: sa.Connection, before: Standing, change: Change) -> None:
+    connection.execute(
+        attempts.update()
+        .where(attempts.c.job_id == before.id, attempts.c.number == before.attempt)
+        .values(
+            ended_at=store_now(),
+            outcome=change.outcome,
+            exit_code=change.exit_code,
+            fence=before.fence,
+        )
+    )
+
+
+def publish(connection: sa.Connection, job_id: str, manifest: job_pb2.Manifest) -> None:
+    """Writes a manifest in the transaction that ends its job.
+
+    A second manifest for a job violates the primary key and undoes the transaction.
+    """
+    connection.execute(
+        manifests.insert().values(
+            job_id=job_id,
+            attempt=manifest.attempt,
+            runner_id=manifest.runner_id,
+            published_at=store_now(),
+        )
+    )
+    if manifest.files:
+        connection.execute(
+            manifest_files.insert(),
+            [
+                {
+                    "job_id": job_id,
+                    "name": file.name,
+                    "key": file.object.key,
+                    "sha256": file.object.sha256,
+                    "size": file.object.size,
+                }
+                for file in manifest.files
+            ],
+        )

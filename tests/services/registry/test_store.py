@@ -1,0 +1,130 @@
+"""One file, several processes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.schema import CreateTable
+
+from shoal_gateway.errors import UnavailableError
+from shoal_gateway.registry import schema, store
+from shoal_gateway.registry.clock import store_now
+from shoal_gateway.registry.logic import Registry
+from shoal_gateway.registry.store import Store, StoreError
+from shoal_protos.gateway.model.v1 import job_pb2
+from tests.services.registry.conftest import Hands
+
+HERE = Path(__file__).parents[3]
+
+
+def run_replicas(action, url, count=3):
+    command = [sys.executable, "-m", "tests.services.registry.replica", action, url]
+    replicas = [
+        subprocess.Popen(
+            [*command, f"scheduler-{index}"],
+            cwd=HERE,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(count)
+    ]
+    for replica in replicas:
+        assert replica.stdout.readline() == "ready\n"
+    for replica in replicas:
+        replica.stdin.write("go\n")
+        replica.stdin.flush()
+    answers = [replica.communicate(timeout=60)[0] for replica in replicas]
+    assert [replica.returncode for replica in replicas] == [0] * count
+    return [json.loads(answer) for answer in answers]
+
+
+def test_three_replicas_start_at_once_on_an_empty_store(tmp_path):
+    url = f"sqlite:///{tmp_path}/registry.db"
+    assert run_replicas("open", url) == [0, 0, 0]
+
+
+def test_three_replicas_share_the_work_and_do_none_twice(tmp_path):
+    url = f"sqlite:///{tmp_path}/registry.db"
+    answers = run_replicas("work", url)
+    finished = [job_id for answer in answers for job_id in answer]
+    assert len(finished) == len(set(finished)) == 20
+    made = Store(url)
+    assert Registry(made).counts("") == {job_pb2.STATE_SUCCEEDED: 20}
+    made.close()
+
+
+def test_the_file_is_set_up_for_several_processes(store):
+    with store.write() as connection:
+        settings = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "foreign_keys", "synchronous", "busy_timeout")
+        }
+    assert settings == {
+        "journal_mode": "wal",
+        "foreign_keys": 1,
+        "synchronous": 2,
+        "busy_timeout": 10_000,
+    }
+
+
+def test_a_store_that_stays_locked_is_unavailable_and_not_broken(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "BUSY_TIMEOUT", 0.2)
+    path = tmp_path / "registry.db"
+    made = Store(f"sqlite:///{path}")
+    hands = Hands(made)
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    with pytest.raises(UnavailableError, match="locked"):
+        hands.submit()
+    # Readers are not held up by a writer.
+    assert hands.registry.counts("") == {}
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    hands.submit()
+    made.close()
+
+
+def test_tables_of_another_version_are_refused_with_what_to_do(tmp_path):
+    url = f"sqlite:///{tmp_path}/registry.db"
+    made = Store(url)
+    with made.write() as connection:
+        connection.execute(
+            schema.counters.update().where(schema.counters.c.name == "schema").values(value=99)
+        )
+    made.close()
+    with pytest.raises(StoreError, match=r"version 99 .* --store"):
+        Store(url)
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:////no/such/directory/registry.db"])
+def test_a_store_that_cannot_be_is_refused_with_what_to_do(url):
+    with pytest.raises(StoreError, match="directory that exists"):
+        Store(url)
+
+
+def test_a_manifest_without_its_job_cannot_be_written(store):
+    with pytest.raises(sa.exc.IntegrityError), store.write() as connection:
+        connection.execute(
+            schema.manifests.insert().values(
+                job_id="none", attempt=1, runner_id="none", published_at=store_now()
+            )
+        )
+
+
+def test_the_schema_and_the_clock_are_portable_to_postgresql():
+    dialect = postgresql.dialect()
+    tables = [
+        str(CreateTable(table).compile(dialect=dialect)) for table in schema.metadata.sorted_tables
+    ]
+    assert any("DOUBLE PRECISION" in each for each in tables)
+    assert "clock_timestamp()" in str(sa.select(store_now()).compile(dialect=dialect))
+    with pytest.raises(NotImplementedError, match="mysql"):
+        str(sa.select(store_now()).compile(dialect=mysql.dialect()))
