@@ -1,45 +1,90 @@
-"""A real ZooKeeper on this machine, for tests and local fleets."""
+"""A real ZooKeeper on this machine: started, killed, paused and restarted at will.
+
+For tests and for local fleets. It needs a Java runtime and ZooKeeper's jar, nothing else:
+configuration, data, log and pid lie in one directory, and nothing listens beyond loopback.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-JARS = ("/usr/share/java/zookeeper.jar", "/opt/zookeeper/lib/zookeeper.jar")
-CONFIGURATION = "/etc/zookeeper/conf"
+from kazoo.client import KazooClient
+
+# Where Debian keeps the jar, which names its libraries, and the logger that it leaves to choose.
+_JAR = "/usr/share/java/zookeeper.jar"
+_LOGGER = "/usr/share/java/slf4j-simple.jar"
+
+_CURE = (
+    "Install both with `apt-get install zookeeper`, or set JAVA_HOME, and ZOOKEEPER_HOME to an "
+    "unpacked release of ZooKeeper."
+)
+
+# Below the range from which Linux takes the ports of outgoing connections (32768 and up): a port
+# of ours stays free while its server is down, and can be bound again.
+_PORTS = range(18000, 32000)
 
 
-def find() -> tuple[str, str]:
-    """Java and ZooKeeper's class path.
+class ZooKeeperError(RuntimeError):
+    """ZooKeeper could not be found, started or reached; the message says what to do."""
+
+
+def find_java() -> str:
+    """The Java launcher: ``$JAVA_HOME/bin/java``, or the one on the path.
 
     Raises:
-        FileNotFoundError: one is missing; the message says what to install.
+        ZooKeeperError: there is none.
     """
-    java = shutil.which("java")
-    jar = os.environ.get("ZOOKEEPER_JAR") or next((j for j in JARS if Path(j).exists()), None)
-    if java is None or jar is None or not Path(jar).exists():
-        what = "a Java runtime" if java is None else "zookeeper.jar"
-        raise FileNotFoundError(
-            f"{what} was not found: sudo apt-get install zookeeper "
-            "(or set ZOOKEEPER_JAR to the jar)"
-        )
-    return java, f"{CONFIGURATION}:{jar}"
+    home = os.environ.get("JAVA_HOME")
+    if home and (Path(home) / "bin" / "java").exists():
+        return str(Path(home) / "bin" / "java")
+    found = shutil.which("java")
+    if found is None:
+        raise ZooKeeperError(f"ZooKeeper needs Java, and `java` is not on the path. {_CURE}")
+    return found
+
+
+def find_classpath() -> str:
+    """ZooKeeper's jar and libraries: from ``$ZOOKEEPER_HOME``, or where Debian puts them.
+
+    Raises:
+        ZooKeeperError: there is none.
+    """
+    home = os.environ.get("ZOOKEEPER_HOME")
+    if home and list(Path(home, "lib").glob("zookeeper-*.jar")):
+        # Its settings for logging lie in conf.
+        return f"{home}/conf:{home}/lib/*"
+    if not Path(_JAR).exists():
+        raise ZooKeeperError(f"{_JAR} does not exist. {_CURE}")
+    return f"{_JAR}:{_LOGGER}"
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port that nobody listens on and that no outgoing connection will take.
+
+    Raises:
+        ZooKeeperError: none was found.
+    """
+    for port in random.sample(_PORTS, 200):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError:
+                continue
+            return port
+    raise ZooKeeperError(f"no free port on {address} from {_PORTS.start} to {_PORTS.stop}")
 
 
 class ZooKeeperServer:
@@ -48,10 +93,15 @@ class ZooKeeperServer:
         with ZooKeeperServer() as zookeeper:
             directory = shoal.Directory(f"{zookeeper.hosts}/test")
 
+    The process is detached from the terminal and outlives the Python process that started it
+    unless it is stopped; an object made for the same directory later finds it by its pid file.
+
     Args:
-        data_dir: Where it keeps its data; a temporary directory, removed at the end, when None.
-        port: Client port; a free one when None.
+        data_dir: Where it keeps configuration, data, log and pid; made if absent. None: a
+            temporary directory, removed by `close`.
+        port: Client port; None: a free one, or the one it had before in this directory.
         tick: ZooKeeper's tickTime in milliseconds; sessions are 2 to 20 ticks long.
+        address: Loopback address to listen on.
         servers: The ensemble's ``server.N=`` lines, for a member of one.
         number: Its ``myid`` in the ensemble.
         environment: Added to the process's environment.
@@ -63,19 +113,24 @@ class ZooKeeperServer:
         port: int | None = None,
         *,
         tick: int = 500,
-        servers: list[str] | None = None,
+        address: str = "127.0.0.1",
+        servers: Sequence[str] = (),
         number: int = 1,
-        environment: dict[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._temporary = data_dir is None
-        self.data_dir = Path(data_dir or tempfile.mkdtemp(prefix="shoal-zookeeper-"))
-        self.port = port or free_port()
-        self.pid: int | None = None
+        self.data_dir = Path(data_dir or tempfile.mkdtemp(prefix="shoal-zookeeper-")).absolute()
+        self.address = address
+        self.port = port or self._configured_port() or free_port(address)
         self._tick = tick
-        self._servers = servers or []
+        self._servers = tuple(servers)
         self._number = number
-        self._environment = environment or {}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._environment = dict(environment or {})
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __repr__(self) -> str:
+        state = f"pid={self.pid}" if self.running else "stopped"
+        return f"<ZooKeeperServer {self.hosts} {state} data_dir={self.data_dir}>"
 
     def __enter__(self) -> Self:
         self.start()
@@ -91,55 +146,78 @@ class ZooKeeperServer:
 
     @property
     def hosts(self) -> str:
-        """``127.0.0.1:PORT``."""
-        return f"127.0.0.1:{self.port}"
+        """What a client connects to: ``127.0.0.1:21811``."""
+        return f"{self.address}:{self.port}"
 
     @property
     def log(self) -> Path:
         """What the process printed."""
         return self.data_dir / "zookeeper.log"
 
-    def start(self, timeout: float = 30.0) -> None:
-        """Starts the process and waits until it answers.
+    @property
+    def pid(self) -> int | None:
+        """Its process id, or None while it does not run."""
+        if self._child is not None:
+            return None if self._child.poll() is not None else self._child.pid
+        try:
+            pid = int(self._pid_file.read_text(encoding="ascii"))
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return None
+        # The number may have gone to another process since.
+        return pid if os.fsencode(self._configuration) in command.split(b"\0") else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the process exists (a paused one does)."""
+        return self.pid is not None
+
+    @property
+    def mode(self) -> str:
+        """``standalone``, ``leader``, ``follower``, or an empty string while it serves nobody."""
+        lines = self.ask("srvr").splitlines()
+        return next((line.split(":")[1].strip() for line in lines if line.startswith("Mode:")), "")
+
+    def start(self, timeout: float = 60.0) -> Self:
+        """Starts the process if it does not run, and waits until it serves.
 
         Raises:
-            FileNotFoundError: Java or ZooKeeper is not installed.
-            TimeoutError: it did not answer in time; the message holds the end of its log.
+            ZooKeeperError: Java or ZooKeeper is not installed, or it did not serve within
+                ``timeout`` seconds; the message holds the end of its log.
         """
-        self.spawn()
+        if not self.running:
+            self.spawn()
         self.wait(timeout)
+        return self
 
     def spawn(self) -> int:
-        """Starts the process, detached from this one's terminal; returns its pid."""
-        java, class_path = find()
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        (self.data_dir / "myid").write_text(f"{self._number}\n", encoding="ascii")
-        lines = [
-            f"tickTime={self._tick}",
-            f"dataDir={self.data_dir}",
-            "clientPortAddress=127.0.0.1",
-            f"clientPort={self.port}",
-            "initLimit=20",
-            "syncLimit=10",
-            "maxClientCnxns=0",
-            "admin.enableServer=false",
-            "4lw.commands.whitelist=*",
-            *self._servers,
+        """Starts the process without waiting for it to serve; returns its pid.
+
+        Raises:
+            ZooKeeperError: Java or ZooKeeper is not installed.
+        """
+        java, classpath = find_java(), find_classpath()
+        self._configure()
+        command = [
+            java,
+            "-Xmx256m",
+            # A short life on a small machine: quick to start, one GC thread, no shared files.
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:-UsePerfData",
+            # Killing the process loses nothing that the kernel has; only a power failure would.
+            "-Dzookeeper.forceSync=no",
+            "-Dorg.slf4j.simpleLogger.showDateTime=true",
+            "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss,SSS",
+            "-Dorg.slf4j.simpleLogger.showThreadName=false",
+            "-cp",
+            classpath,
+            "org.apache.zookeeper.server.quorum.QuorumPeerMain",
+            str(self._configuration),
         ]
-        configuration = self.data_dir / "zoo.cfg"
-        configuration.write_text("\n".join(lines) + "\n", encoding="utf-8")
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    java,
-                    "-Xmx256m",
-                    "-XX:+UseSerialGC",
-                    "-XX:TieredStopAtLevel=1",
-                    "-cp",
-                    class_path,
-                    "org.apache.zookeeper.server.quorum.QuorumPeerMain",
-                    str(configuration),
-                ],
+            self._child = subprocess.Popen(
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -147,51 +225,57 @@ class ZooKeeperServer:
                 env={**os.environ, **self._environment},
                 start_new_session=True,
             )
-        self.pid = self._process.pid
-        return self.pid
+        self._pid_file.write_text(f"{self._child.pid}\n", encoding="ascii")
+        return self._child.pid
 
-    def wait(self, timeout: float = 30.0) -> None:
-        """Waits until the server serves.
+    def wait(self, timeout: float = 60.0) -> None:
+        """Waits until the server serves; as a member of an ensemble, until it has a quorum.
 
         Raises:
-            TimeoutError: it did not within ``timeout`` seconds, or its process ended.
+            ZooKeeperError: it did not within ``timeout`` seconds, or its process ended; the
+                message holds the end of its log.
         """
-        deadline = time.monotonic() + timeout
-        while True:
-            # "srvr" is answered with a mode only by a server that is part of a quorum.
-            if "Mode:" in self.ask("srvr"):
-                return
-            ended = self._process is not None and self._process.poll() is not None
-            if ended or time.monotonic() > deadline:
-                tail = self.log.read_text(errors="replace").splitlines()[-15:]
-                state = "ended" if ended else f"did not serve within {timeout:g} s"
-                raise TimeoutError(f"ZooKeeper at {self.hosts} {state}:\n" + "\n".join(tail))
-            time.sleep(0.02)  # a process outside has no event to await
 
-    def ask(self, word: str) -> str:
+        def serves_or_ended() -> bool:
+            return not self.running or bool(self.mode)
+
+        served = _poll(serves_or_ended, timeout) and self.running
+        if not served:
+            state = f"did not serve within {timeout:g} s" if self.running else "ended"
+            raise ZooKeeperError(f"{self!r} {state}; its log ends with\n{self._log_end()}")
+
+    def ask(self, word: str, timeout: float = 2.0) -> str:
         """The answer to a four-letter word ("ruok", "srvr", "cons"); empty when nobody answers."""
+        where = (self.address, self.port)
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=2.0) as connection:
-                connection.sendall(word.encode())
-                parts = []
-                while part := connection.recv(65536):
-                    parts.append(part)
-                return b"".join(parts).decode(errors="replace")
+            with socket.create_connection(where, timeout=timeout) as connection:
+                connection.sendall(word.encode("ascii"))
+                answer = b"".join(iter(lambda: connection.recv(65536), b""))
         except OSError:
             return ""
+        return answer.decode("utf-8", "replace")
 
-    def stop(self) -> None:
-        """Ends the process as an operator would (SIGTERM), and waits."""
-        self._end(signal.SIGTERM)
+    def stop(self, timeout: float = 20.0) -> None:
+        """Ends it as an operator would (SIGTERM), with SIGKILL after ``timeout`` seconds."""
+        if not self._end(signal.SIGTERM, timeout):
+            self.kill()
 
-    def kill(self) -> None:
-        """Ends the process as a power cut would (SIGKILL), and waits."""
-        self._end(signal.SIGKILL)
+    def kill(self, timeout: float = 20.0) -> None:
+        """Ends it as a power cut would (SIGKILL), and waits; its data and port stay.
 
-    def restart(self) -> None:
-        """Stops it, if it runs, and starts it with the same data and port."""
-        self.stop()
-        self.start()
+        Raises:
+            ZooKeeperError: the process was still there after ``timeout`` seconds.
+        """
+        if not self._end(signal.SIGKILL, timeout):
+            raise ZooKeeperError(f"{self!r} outlived SIGKILL for {timeout:g} s")
+
+    def restart(self, timeout: float = 60.0) -> Self:
+        """Kills it, if it runs, and starts it with the same data and port.
+
+        Sessions survive this: the new process waits for them from its own start.
+        """
+        self.kill()
+        return self.start(timeout)
 
     def pause(self) -> None:
         """Stops the process's time (SIGSTOP): it holds its connections and answers nothing."""
@@ -201,41 +285,102 @@ class ZooKeeperServer:
         """Lets a paused process go on."""
         self._signal(signal.SIGCONT)
 
+    def expire_session(self, client_id: tuple[int, bytes], timeout: float = 20.0) -> None:
+        """Makes the server end a session, as if its client had been silent for too long.
+
+        Its ephemeral nodes are gone when this returns; its owner loses the connection and learns
+        at the next one that the session has expired.
+
+        Args:
+            client_id: Session id and password: kazoo's ``client.client_id``.
+            timeout: Seconds for the connection that this takes.
+        """
+        # Whoever knows the password may take a session over, and a client that closes ends it.
+        thief = KazooClient(hosts=self.hosts, client_id=client_id)
+        thief.start(timeout=timeout)
+        thief.stop()
+        thief.close()
+
     def wipe(self) -> None:
-        """Removes the data of a stopped server."""
-        shutil.rmtree(self.data_dir / "version-2", ignore_errors=True)
+        """Removes the data of a stopped server: at its next start it knows no node, no session."""
+        shutil.rmtree(self.data_dir / "data", ignore_errors=True)
 
     def close(self) -> None:
-        """Kills the process; removes the data if it was temporary."""
-        self.kill()
+        """Ends the process; removes the directory if it was temporary. Idempotent."""
         if self._temporary:
+            self.kill()
             shutil.rmtree(self.data_dir, ignore_errors=True)
+        else:
+            self.stop()
+
+    @property
+    def _configuration(self) -> Path:
+        return self.data_dir / "zoo.cfg"
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.data_dir / "zookeeper.pid"
+
+    def _configured_port(self) -> int | None:
+        try:
+            lines = self._configuration.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return None
+        return int(dict(line.split("=", 1) for line in lines)["clientPort"])
+
+    def _configure(self) -> None:
+        data = self.data_dir / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        (data / "myid").write_text(f"{self._number}\n", encoding="ascii")
+        lines = [
+            f"tickTime={self._tick}",
+            f"dataDir={data}",
+            f"clientPortAddress={self.address}",
+            f"clientPort={self.port}",
+            "initLimit=20",
+            "syncLimit=10",
+            # All clients share one address here; the default of 60 would turn some away.
+            "maxClientCnxns=0",
+            "admin.enableServer=false",
+            "4lw.commands.whitelist=*",
+            *self._servers,
+        ]
+        self._configuration.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(number)
+        pid = self.pid
+        if pid is None:
+            raise ZooKeeperError(f"{self!r} does not run, so it can't be sent {number.name}")
+        os.kill(pid, number)
 
-    def _end(self, number: signal.Signals) -> None:
-        process = self._process
-        if process is None:
-            return
-        self._signal(number)
-        self._signal(signal.SIGCONT)
+    def _end(self, number: signal.Signals, timeout: float) -> bool:
+        pid = self.pid
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself just now
+                os.kill(pid, number)
+                # A paused process takes note of SIGTERM only when it goes on.
+                os.kill(pid, signal.SIGCONT)
+            if not _poll(lambda: not self.running, timeout):
+                return False
+        self._pid_file.unlink(missing_ok=True)
+        return True
+
+    def _log_end(self) -> str:
         try:
-            process.wait(10.0)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        self._process = None
-        self.pid = None
+            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return "(no log)"
+        return "\n".join(lines[-20:])
 
 
 class ZooKeeperEnsemble:
     """Several servers that elect a leader.
 
     Args:
-        size: 3 or 5; an even number tolerates no more than the odd one below it.
-        data_dir: Parent of the members' directories; temporary when None.
+        size: 3 or 5; an even number tolerates no more losses than the odd one below it.
+        data_dir: Parent of the members' directories; None: a temporary one.
+        tick: ZooKeeper's tickTime in milliseconds.
+        address: Loopback address that all listen on.
         environment: Added to each process's environment.
     """
 
@@ -244,46 +389,106 @@ class ZooKeeperEnsemble:
         size: int = 3,
         data_dir: Path | str | None = None,
         *,
-        environment: dict[str, str] | None = None,
+        tick: int = 500,
+        address: str = "127.0.0.1",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         if size < 1:
             raise ValueError(f"an ensemble has at least one member, not {size!r}")
-        base = Path(data_dir) if data_dir is not None else None
-        lines = [f"server.{n}=127.0.0.1:{free_port()}:{free_port()}" for n in range(1, size + 1)]
+        self._temporary = data_dir is None
+        self.data_dir = Path(data_dir or tempfile.mkdtemp(prefix="shoal-ensemble-")).absolute()
+        lines = self._lines(size, address)
         self.members = [
             ZooKeeperServer(
-                base / f"server-{n}" if base is not None else None,
+                self.data_dir / f"server-{number}",
+                tick=tick,
+                address=address,
                 servers=lines,
-                number=n,
+                number=number,
                 environment=environment,
             )
-            for n in range(1, size + 1)
+            for number in range(1, size + 1)
         ]
+
+    def __repr__(self) -> str:
+        return f"<ZooKeeperEnsemble {self.hosts} data_dir={self.data_dir}>"
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
+
+    def __iter__(self) -> Iterator[ZooKeeperServer]:
+        return iter(self.members)
 
     @property
     def hosts(self) -> str:
-        """All members, comma-separated."""
+        """What a client connects to: all members, comma-separated."""
         return ",".join(member.hosts for member in self.members)
 
-    def start(self, timeout: float = 60.0) -> None:
-        """Starts all members and waits for the quorum."""
-        for member in self.members:
-            member.spawn()
-        for member in self.members:
-            member.wait(timeout)
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids of the members that run."""
+        return tuple(pid for member in self.members if (pid := member.pid) is not None)
 
     def leader(self) -> ZooKeeperServer | None:
-        """The member that leads now."""
-        return next((m for m in self.members if "Mode: leader" in m.ask("srvr")), None)
+        """The member that leads now, if any."""
+        return next((member for member in self.members if member.mode == "leader"), None)
+
+    def start(self, timeout: float = 90.0) -> Self:
+        """Starts the members that do not run and waits until all serve.
+
+        Raises:
+            ZooKeeperError: one did not within ``timeout`` seconds.
+        """
+        for member in self.members:
+            if not member.running:
+                member.spawn()
+        for member in self.members:
+            member.wait(timeout)
+        return self
+
+    def stop(self) -> None:
+        """Stops all members as an operator would. Idempotent."""
+        for member in self.members:
+            member.stop()
 
     def close(self) -> None:
-        """Kills all members."""
+        """Ends all members; removes their directory if it was temporary. Idempotent."""
         for member in self.members:
-            member.close()
+            if self._temporary:
+                member.kill()
+            else:
+                member.stop()
+        if self._temporary:
+            shutil.rmtree(self.data_dir, ignore_errors=True)
+
+    def _lines(self, size: int, address: str) -> list[str]:
+        # A member that is started again must find the others where they were.
+        kept = self.data_dir / "members"
+        if kept.exists():
+            return kept.read_text(encoding="ascii").splitlines()
+        lines = [
+            f"server.{number}={address}:{free_port(address)}:{free_port(address)}"
+            for number in range(1, size + 1)
+        ]
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        kept.write_text("\n".join(lines) + "\n", encoding="ascii")
+        return lines
+
+
+def _poll(holds: Callable[[], bool], timeout: float) -> bool:
+    """Asks every 20 ms whether something of another process holds; False after ``timeout``."""
+    deadline = time.monotonic() + timeout
+    while not holds():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True

@@ -50,7 +50,7 @@ def test_it_serves_and_a_killed_one_returns_on_the_same_port_with_its_data(tmp_p
 
 def test_a_temporary_one_leaves_nothing():
     with ZooKeeperServer() as server:
-        pid, root = server.pid, server.root
+        pid, root = server.pid, server.data_dir
         assert root.exists()
     assert not root.exists()
     with pytest.raises(ProcessLookupError):
@@ -92,7 +92,7 @@ def test_a_server_that_does_not_come_up_shows_its_log(tmp_path):
 def test_an_ensemble_elects_another_leader(tmp_path):
     with ZooKeeperEnsemble(3, tmp_path / "ensemble") as ensemble:
         assert sorted(server.mode for server in ensemble) == ["follower", "follower", "leader"]
-        leader = ensemble.leader
+        leader = ensemble.leader()
         assert leader is not None
         client = connect(ensemble.hosts)
         client.create("/kept", b"yes")
