@@ -58,7 +58,7 @@ def describe(last: str, attempts: tuple[Attempt, ...], why: str) -> str:
     return f"{last} ({len(attempts)} attempts, then {why}: {listed})"
 
 
-class CallError(grpc.RpcError, grpc.Call, grpc.Future, CallFailure):  # type: ignore[misc]
+class CallError(grpc.RpcError, grpc.Call, grpc.Future[Any], CallFailure):
     """A failed call: an RpcError, a Call and a finished Future, as grpcio's own error is."""
 
     def __init__(
@@ -107,9 +107,9 @@ class CallError(grpc.RpcError, grpc.Call, grpc.Future, CallFailure):  # type: ig
         """It has ended."""
         return False
 
-    def time_remaining(self) -> None:
+    def time_remaining(self) -> float:
         """It has ended."""
-        return
+        return 0.0
 
     def cancel(self) -> bool:
         """It has ended."""

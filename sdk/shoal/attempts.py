@@ -1,0 +1,177 @@
+"""One call's attempts: its deadline, what was tried, and what comes next.
+
+The book-keeping of the slow path, for the sync and the asyncio channel alike; neither waits nor
+sends anything itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import grpc
+import tenacity
+
+from shoal.failures import Attempt, describe
+from shoal.pool import Pool, ReplicaNode
+from shoal.refusal import pushback_in, refusal_in
+from shoal.retry import Failure, Retry, never_connected, refusal_to_retry
+
+# One line for each retry; off the fast path, so that it may be on by default.
+retry_logger = logging.getLogger("shoal.retry")
+
+# Tells a server which attempt this is, so that it does not multiply retries of its own.
+ATTEMPT_KEY = "shoal-attempt"
+
+
+class Again(Exception):  # noqa: N818 - not an error: the word to tenacity
+    """This attempt failed and another may be made."""
+
+
+class CallState:
+    """What is known of one call after its first failure.
+
+    Args:
+        pool: The channel's replicas.
+        retry: The channel's policy.
+        method: Full name, for the log.
+        safe: Whether the method may be sent twice.
+        deadline: On the pool's clock; infinity without one.
+        wait_for_ready: Whether the call waits for a replica that can be reached.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        retry: Retry | None,
+        method: str,
+        *,
+        safe: bool,
+        deadline: float,
+        wait_for_ready: bool,
+    ) -> None:
+        self.pool = pool
+        self.retry = retry
+        self.method = method
+        self.safe = safe
+        self.deadline = deadline
+        self.wait_for_ready = wait_for_ready
+        self.tried: list[ReplicaNode] = []
+        self.attempts: tuple[Attempt, ...] = ()
+        self._counted = 0
+        self._last: Failure | None = None
+        self._wait = retry.wait() if retry is not None else None
+
+    def timeout(self, now: float) -> float | None:
+        """Seconds for the next attempt; None without any bound."""
+        rest = self.deadline - now
+        own = self.retry.attempt_timeout if self.retry is not None else None
+        if own is not None and own < rest:
+            return own
+        return None if math.isinf(rest) else max(rest, 0.0)
+
+    def metadata(self, metadata: Any) -> Any:
+        """The caller's metadata, with the attempt's number from the second on."""
+        number = len(self.attempts) + 1
+        if number == 1:
+            return metadata
+        return (*(metadata or ()), (ATTEMPT_KEY, str(number)))
+
+    def failed(
+        self,
+        node: ReplicaNode,
+        error: Any,
+        *,
+        began: float,
+        ended: float,
+        bound: float | None,
+        begun: bool = True,
+        answered: bool = False,
+    ) -> str | None:
+        """Records a failed attempt, tells the balancer, and decides.
+
+        Args:
+            node: Where it went.
+            error: grpc's error.
+            began: When it was sent, on the pool's clock.
+            ended: When it failed.
+            bound: The timeout that this attempt had; None without one.
+            begun: Whether the balancer still waits for this call's end.
+            answered: Whether a stream has handed out messages, so that nothing may be repeated.
+
+        Returns:
+            Why this was the last attempt; None when the call is to be sent again.
+        """
+        failure = self._failure(node, error, ended, bound)
+        if begun:
+            node.end(ended - began, failure.outcome, ended)
+        replica = node.replica
+        details = error.details() or ""
+        self.attempts += (Attempt(replica, failure.code, details, ended - began),)
+        if node not in self.tried:
+            self.tried.append(node)
+        self._last = failure
+        if not failure.untouched:
+            self._counted += 1
+        if answered:
+            return "messages were handed out already"
+        others = self.pool.untried(ended, self.tried)
+        if not others and self.wait_for_ready and failure.unsent:
+            self.tried.clear()
+            others = True
+        why = refusal_to_retry(
+            self.retry,
+            failure,
+            safe=self.safe,
+            counted=self._counted,
+            remaining=self.deadline - ended,
+            others=others,
+        )
+        if why is None:
+            retry_logger.info(
+                "retry: attempt %d of %s after %s at %s (%s): %s: %s",
+                len(self.attempts) + 1,
+                self.method,
+                replica.id,
+                replica.target,
+                "refused" if failure.refused else "never sent" if failure.unsent else "failed",
+                failure.code.name,
+                details,
+            )
+        return why
+
+    def delay(self, state: tenacity.RetryCallState) -> float:
+        """Seconds to the next attempt, for tenacity: pushback, backoff, or none at all.
+
+        What no handler has seen goes to another replica at once: waiting would help nobody.
+        """
+        last = self._last
+        rest = max(self.deadline - self.pool.clock(), 0.0)
+        if last is None or self._wait is None:
+            return 0.0
+        if last.pushback is not None:
+            return min(last.pushback, rest)
+        if last.untouched and self.tried:
+            return 0.0
+        return min(float(self._wait(state)), rest)
+
+    def summary(self, why: str, fallback: str = "") -> str:
+        """The details of the final error."""
+        last = self.attempts[-1].details if self.attempts else fallback
+        return describe(last, self.attempts, why)
+
+    def _failure(self, node: ReplicaNode, error: Any, ended: float, bound: float | None) -> Failure:
+        code = error.code()
+        trailing = error.trailing_metadata()
+        return Failure(
+            code=code,
+            refused=refusal_in(trailing),
+            unsent=never_connected(code, error.details(), node.endpoint.connected),
+            pushback=pushback_in(trailing),
+            own_deadline=(
+                code is grpc.StatusCode.DEADLINE_EXCEEDED
+                and bound is not None
+                and self.deadline - ended > 0.001
+            ),
+        )

@@ -1,0 +1,270 @@
+"""A channel's replicas: which there are, one endpoint for each, and their goodbyes.
+
+The pool is the part that the sync and the asyncio channel share. What differs, opening grpc
+channels and talking over them, is behind `Transport`.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Collection
+from typing import Any, Protocol
+
+from shoal.protocols import DirectoryLike
+from shoal_balancer import Balancer, Ejection, Node, PeakEwma, Policy, Replica
+
+logger = logging.getLogger(__name__)
+
+Filter = Callable[[Replica], bool]
+
+
+class Transport(Protocol):
+    """How a channel opens and closes connections, and does things later."""
+
+    def open(self, target: str) -> Any:
+        """A grpc channel to one replica, not connected yet."""
+
+    def close(self, channel: Any) -> None:
+        """Closes a channel that nobody calls on."""
+
+    def connected(self, channel: Any) -> bool:
+        """Whether it has a connection, True when that can't be told."""
+
+    def hello(self, channel: Any, caller_id: str) -> None:
+        """Says ``shoal.v1.Replica/Hello``, in the background."""
+
+    def released(self, channel: Any, caller_id: str) -> None:
+        """Says ``shoal.v1.Replica/Released``, in the background."""
+
+    def later(self, delay: float, task: Callable[[], object]) -> None:
+        """Runs a task that does not block, in ``delay`` seconds, not on the thread that asks."""
+
+
+class Endpoint:
+    """The way to one replica: a grpc channel, opened at the first call, and its multi-callables.
+
+    Attributes:
+        callables: For each method object of our channel the multi-callable of this replica's.
+    """
+
+    __slots__ = ("_channel", "_lock", "_pool", "_target", "callables", "closed", "greeted")
+
+    def __init__(self, pool: Pool, target: str) -> None:
+        self.callables: dict[object, Any] = {}
+        self.greeted = False
+        self.closed = False
+        self._pool = pool
+        self._target = target
+        self._lock = threading.Lock()
+        self._channel: Any = None
+
+    @property
+    def channel(self) -> Any:
+        """The grpc channel; opened here at the first use."""
+        if self._channel is None:
+            with self._lock:
+                if self._channel is None:
+                    self._channel = self._pool.transport.open(self._target)
+            self.greet()
+        return self._channel
+
+    @property
+    def opened(self) -> bool:
+        """Whether anything was ever sent there."""
+        return self._channel is not None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection."""
+        return self._channel is not None and self._pool.transport.connected(self._channel)
+
+    def bind(self, method: Any) -> Any:
+        """This replica's multi-callable for a method object of our channel, kept."""
+        inner = method.bind(self.channel)
+        self.callables[method] = inner
+        return inner
+
+    def greet(self) -> None:
+        """Tells the replica that we may call, so that a drain of its waits for us."""
+        if self._channel is not None and not self.greeted:
+            self.greeted = True
+            self._pool.transport.hello(self._channel, self._pool.directory.caller_id)
+
+    def release(self) -> None:
+        """Tells the replica that our last call there has ended."""
+        if self._channel is not None and self.greeted:
+            self.greeted = False
+            self._pool.transport.released(self._channel, self._pool.directory.caller_id)
+
+    def close(self) -> None:
+        """Closes the connection. Idempotent."""
+        with self._lock:
+            self.closed = True
+            channel, self._channel = self._channel, None
+        self.callables = {}
+        if channel is not None:
+            self._pool.transport.close(channel)
+
+
+ReplicaNode = Node[Endpoint]
+
+
+class Pool:
+    """Follows the directory and keeps the balancer's nodes and their endpoints in step with it.
+
+    Args:
+        directory: Where the replicas come from.
+        service: Whose.
+        transport: The sync or the asyncio half.
+        policy: The pick; peak EWMA when None.
+        ejection: When to eject; None never.
+        keep: Which replicas this channel may use; all when None.
+        changed: Called after each new set, on the directory's thread.
+        reserve: Seconds that a replica which left the directory is kept open.
+    """
+
+    def __init__(
+        self,
+        directory: DirectoryLike,
+        service: str,
+        transport: Transport,
+        *,
+        policy: Policy | None = None,
+        ejection: Ejection | None = None,
+        keep: Filter | None = None,
+        changed: Callable[[], object],
+        reserve: float = 10.0,
+    ) -> None:
+        self.directory = directory
+        self.service = service
+        self.transport = transport
+        self.policy = policy or PeakEwma()
+        self._ejection = ejection
+        self._keep = keep
+        self._changed = changed
+        self._reserve = reserve
+        self.clock = time.monotonic
+        self.begin()
+
+    def begin(self) -> None:
+        """Starts, or starts anew in a forked child: no nodes, no connections."""
+        self.closed = False
+        self._unsubscribe: Callable[[], None] | None = None
+        self.balancer: Balancer[Endpoint] = Balancer(
+            self.policy,
+            connect=lambda replica: Endpoint(self, replica.target),
+            clock=self.clock,
+            rng=random.Random(),  # noqa: S311 - no secret
+            lock=threading.RLock(),
+            ejection=self._ejection,
+            reserve=self._reserve,
+        )
+        self.pick = self.balancer.pick
+
+    def follow(self) -> None:
+        """Subscribes to the directory."""
+        self.watch = self.directory.watch(self.service)
+        self._unsubscribe = self.watch.subscribe(self._observed)
+
+    def take(self, now: float, tried: Collection[ReplicaNode] = ()) -> ReplicaNode | None:
+        """A node with the call begun on it; one not in ``tried`` where there is one.
+
+        The slow way, for everything but the first attempt of a unary call.
+        """
+        while True:
+            node = self.pick(now, tried)
+            if node is None:
+                if not tried:
+                    return None
+                node = self.pick(now)
+                if node is None:
+                    return None
+            node.begin()
+            if not node.retired:
+                return node
+            node.abandon()
+
+    def untried(self, now: float, tried: Collection[ReplicaNode]) -> bool:
+        """Whether there is a replica that was not tried."""
+        return any(node not in tried for node in self.balancer.snapshot.routable) and (
+            self.pick(now, tried) is not None
+        )
+
+    def nobody(self) -> str:
+        """Why there is no replica to call, for the error's details."""
+        watch = self.watch
+        known = watch.replicas()
+        draining = sum(not replica.routable for replica in known)
+        kept = sum(self._keep is None or self._keep(replica) for replica in known)
+        return (
+            f"no replica of service '{self.service}' can be called: {watch.path} lists "
+            f"{len(known)}, {draining} of them draining or disabled, {kept} match this channel's "
+            f"filter; ZooKeeper: {watch.describe()}"
+        )
+
+    def close(self) -> None:
+        """Stops following and closes every endpoint, calls in flight included."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        for node in self.balancer.update(()):
+            node.endpoint.close()
+        for node in self.balancer.snapshot.everyone().values():
+            node.retired = True
+            node.endpoint.release()
+            node.endpoint.close()
+
+    def _observed(self, replicas: tuple[Replica, ...]) -> None:
+        if self.closed:
+            return
+        keep = self._keep
+        wanted = [replica for replica in replicas if keep is None or keep(replica)]
+        incarnations = {
+            key: node.replica.registered_at
+            for key, node in self.balancer.snapshot.everyone().items()
+        }
+        self._part_from(self.balancer.update(wanted))
+        snapshot = self.balancer.snapshot
+        for node in snapshot.nodes:
+            endpoint = node.endpoint
+            if not node.replica.routable:
+                if endpoint.opened:
+                    node.when_idle(self._releaser(node))
+            elif endpoint.opened:
+                # A replica that came back on its old port has not heard of us.
+                before = incarnations.get(node.replica.identity)
+                if before is not None and before != node.replica.registered_at:
+                    endpoint.greeted = False
+                endpoint.greet()
+        if snapshot.reserve:
+            self.transport.later(self._reserve + 0.05, self._tick)
+        self._changed()
+
+    def _releaser(self, node: ReplicaNode) -> Callable[[], None]:
+        def release() -> None:
+            # It may have come back meanwhile; then this goodbye is not meant any more.
+            if node.retired:
+                node.endpoint.release()
+
+        return release
+
+    def _tick(self) -> None:
+        if not self.closed:
+            self._part_from(self.balancer.tick())
+
+    def _part_from(self, left: list[ReplicaNode]) -> None:
+        for node in left:
+            # After its last call, whoever makes it: a list that changes never ends a call.
+            node.when_idle(self._closer(node))
+
+    def _closer(self, node: ReplicaNode) -> Callable[[], None]:
+        def close() -> None:
+            # The last call ends on its caller's or grpc's thread; a close there could wait for it.
+            self.transport.later(0.0, node.endpoint.close)
+
+        return close
