@@ -97,7 +97,8 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
         type=Path,
         default=None,
         metavar="DIR",
-        help="where the directory's last good state is kept, to start while ZooKeeper is down",
+        help="where the directory's last good state is kept, to start while ZooKeeper is down"
+        " (default: $SHOAL_CACHE_DIR or ~/.cache/shoal)",
     )
     common.add_argument(
         "--log-level",
@@ -135,9 +136,9 @@ def configure_logging(level: str) -> None:
 
 def open_directory(options: Common) -> shoal.Directory:
     """The process's directory for sync code. Neither blocks nor raises when ZooKeeper is down."""
-    return shoal.Directory(options.zookeeper, cache=options.cache)
+    return shoal.Directory(options.zookeeper, cache_dir=options.cache)
 
 
 def open_aio_directory(options: Common) -> shoal.aio.Directory:
     """The process's directory for asyncio code."""
-    return shoal.aio.Directory(options.zookeeper, cache=options.cache)
+    return shoal.aio.Directory(options.zookeeper, cache_dir=options.cache)

@@ -10,12 +10,13 @@ import re
 import uuid
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from google.protobuf import duration_pb2, message
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from google.protobuf.descriptor import EnumDescriptor
 
 from shoal_gateway.errors import InvalidError
+from shoal_protos.gateway.model.v1 import job_pb2
 
 T = TypeVar("T")
 
@@ -23,10 +24,6 @@ MAX_NAME = 128
 MAX_TEXT = 4096
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-class _HasField(Protocol):
-    def HasField(self, field_name: str, /) -> bool: ...  # noqa: N802 - protobuf's name
 
 
 def required(value: str, field: str, *, limit: int = MAX_NAME) -> str:
@@ -94,7 +91,7 @@ def default(value: int, field: str, low: int, high: int, *, instead_of_zero: int
     return whole(value, field, low, high) if value else instead_of_zero
 
 
-def present(owner: _HasField, field: str, path: str | None = None) -> None:
+def present(owner: message.Message, field: str, path: str | None = None) -> None:
     """A message field that must be set."""
     if not owner.HasField(field):
         raise InvalidError(path or field, "must be set")
@@ -147,12 +144,24 @@ def file_name(value: str, field: str) -> str:
     return value
 
 
-def known(value: int, field: str, enum: EnumTypeWrapper) -> int:
+def known(value: int, field: str, enum: EnumDescriptor) -> int:
     """An enum's value that is declared and is not UNSPECIFIED (0 in every enum here)."""
-    names = enum.DESCRIPTOR.values_by_number
+    names = enum.values_by_number
     if value == 0 or value not in names:
         allowed = ", ".join(names[number].name for number in sorted(names) if number != 0)
         raise InvalidError(field, f"{value} is not one of {allowed}")
+    return value
+
+
+def file_ref(value: job_pb2.FileRef, field: str) -> job_pb2.FileRef:
+    """A file's name and where it is stored."""
+    file_name(value.name, f"{field}.name")
+    present(value, "object", f"{field}.object")
+    stored = value.object
+    required(stored.key, f"{field}.object.key", limit=1024)
+    sha256(stored.sha256, f"{field}.object.sha256")
+    if stored.size < 0:
+        raise InvalidError(f"{field}.object.size", f"is {stored.size}; must not be negative")
     return value
 
 

@@ -37,6 +37,7 @@ def work_through(url: str, name: str) -> list[str]:
 
 if __name__ == "__main__":
     action, url, name = sys.argv[1:]
-    print("ready", flush=True)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     sys.stdin.readline()
-    print(json.dumps({"open": open_store, "work": work_through}[action](url, name)))
+    sys.stdout.write(json.dumps({"open": open_store, "work": work_through}[action](url, name)))

@@ -1,0 +1,68 @@
+"""Runs one replica of the registry."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+
+import shoal.aio
+from shoal_gateway import runtime
+from shoal_gateway.registry.logic import Registry
+from shoal_gateway.registry.servicer import RegistryServicer
+from shoal_gateway.registry.store import Store, StoreError
+from shoal_protos.gateway.registry.v1 import registry_pb2_grpc
+
+EXAMPLES = """
+  python -m shoal_gateway.registry --zookeeper 127.0.0.1:2181/gateway \\
+      --store sqlite:////var/lib/shoal/registry.db
+  python -m shoal_gateway.registry --zookeeper zk1:2181,zk2:2181/gateway --id registry-2 \\
+      --host host-2 --bind 127.0.2.1:0 --store sqlite:////var/lib/shoal/registry.db
+"""
+
+
+async def serve(options: runtime.Common, store: Store) -> None:
+    """Serves until told to stop, then drains."""
+    servicer = RegistryServicer(Registry(store))
+    server = shoal.aio.Server("registry", **options.identity())
+    registry_pb2_grpc.add_RegistryServicer_to_server(servicer, server)
+    sweeper = asyncio.create_task(servicer.keep_swept(), name="registry sweeper")
+    try:
+        async with runtime.open_aio_directory(options) as directory:
+            await server.run(directory, bind=options.bind, advertise=options.advertise)
+    finally:
+        sweeper.cancel()
+        await asyncio.gather(sweeper, return_exceptions=True)
+        await servicer.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; the exit code."""
+    parser = runtime.parser(
+        "registry",
+        "The store of jobs, attempts, events and manifests, and the only way to it. Several"
+        " replicas work on one store.",
+        EXAMPLES,
+    )
+    parser.add_argument(
+        "--store",
+        required=True,
+        metavar="URL",
+        help="SQLAlchemy URL of the store: sqlite:////absolute/path/registry.db",
+    )
+    parsed = parser.parse_args(arguments)
+    options = runtime.common_options(parsed)
+    runtime.configure_logging(options.log_level)
+    try:
+        store = Store(parsed.store)
+    except StoreError as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    try:
+        asyncio.run(serve(options, store))
+    finally:
+        store.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

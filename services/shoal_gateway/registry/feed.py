@@ -1,0 +1,79 @@
+"""Waiting for events without a thread per waiter.
+
+Followers of the history ask "what comes after 17?" and wait. Another registry process may write
+what they wait for, and a database does not call back, so one poller looks at the last number while
+anybody waits, however many they are. What this process writes wakes them at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from shoal_gateway.errors import UnavailableError
+
+# Seconds between looks at the store while somebody waits.
+INTERVAL = 0.05
+
+
+class Feed:
+    """Lets coroutines wait until the history has grown beyond a number.
+
+    Args:
+        latest: Reads the last event's number from the store.
+        interval: Seconds between reads.
+    """
+
+    def __init__(self, latest: Callable[[], Awaitable[int]], *, interval: float = INTERVAL) -> None:
+        self._read = latest
+        self._interval = interval
+        self._waiters: dict[asyncio.Future[None], int] = {}
+        self._nudge = asyncio.Event()
+        self._poller: asyncio.Task[None] | None = None
+
+    async def beyond(self, seq: int, seconds: float) -> None:
+        """Returns when an event after ``seq`` can be read, or after ``seconds``.
+
+        Raises:
+            UnavailableError: the store can't be read.
+        """
+        arrived = asyncio.get_running_loop().create_future()
+        self._waiters[arrived] = seq
+        if self._poller is None or self._poller.done():
+            self._poller = asyncio.create_task(self._poll(), name="registry feed")
+        try:
+            async with asyncio.timeout(seconds):
+                await arrived
+        except TimeoutError:
+            return
+        finally:
+            self._waiters.pop(arrived, None)
+
+    def nudge(self) -> None:
+        """Something was written in this process: looks now."""
+        self._nudge.set()
+
+    async def close(self) -> None:
+        """Ends the poller; those who still wait are left to their timeouts."""
+        if self._poller is not None:
+            self._poller.cancel()
+            await asyncio.gather(self._poller, return_exceptions=True)
+
+    async def _poll(self) -> None:
+        while self._waiters:
+            self._nudge.clear()
+            try:
+                latest = await self._read()
+            except UnavailableError as error:
+                for arrived in list(self._waiters):
+                    if not arrived.done():
+                        arrived.set_exception(error)
+                return
+            for arrived, seq in list(self._waiters.items()):
+                if latest > seq and not arrived.done():
+                    arrived.set_result(None)
+            try:
+                async with asyncio.timeout(self._interval):
+                    await self._nudge.wait()
+            except TimeoutError:
+                continue

@@ -1,0 +1,209 @@
+"""The registry on the wire.
+
+An asyncio server in front of threads for SQL. A call of `Changes` waits up to ten seconds; in a
+threaded server each follower would hold a worker for that time, and a dozen of them would starve
+submits. Here a waiting call is a coroutine and costs no thread.
+
+Writes go through one thread of the process: SQLite has one writer at a time, and those who wait for
+it are better off in our queue, where order is kept and a call whose deadline passed is dropped,
+than in the database's busy loop. Reads have threads of their own, for a write-ahead log lets them
+pass.
+"""
+
+# ruff: noqa: N802, D102, ARG002 - methods are named, documented and called as the contract says
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from shoal_gateway import validation as check
+from shoal_gateway.errors import UnavailableError
+from shoal_gateway.registry import checks
+from shoal_gateway.registry.feed import Feed
+from shoal_gateway.registry.logic import Registry
+from shoal_gateway.status import speaks_status
+from shoal_protos.gateway.model.v1 import job_pb2
+from shoal_protos.gateway.registry.v1 import registry_pb2, registry_pb2_grpc
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+READERS = 4
+# Seconds between looks for expired leases, beside those that every Lease takes: nobody leases
+# while everything is full, and a cancelled job whose runner is gone must end all the same.
+SWEEP_EVERY = 1.0
+
+DEFAULT_PAGE = 100
+MAX_PAGE = 1000
+DEFAULT_EVENTS = 1000
+MAX_EVENTS = 10_000
+MAX_WAIT = 10.0
+
+
+@speaks_status
+class RegistryServicer(registry_pb2_grpc.RegistryServicer):
+    """Checks requests, runs them on a thread, and lets followers wait.
+
+    Args:
+        registry: The jobs.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry-write")
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="registry-read")
+        self._feed = Feed(lambda: self._reading(registry.latest))
+
+    async def close(self) -> None:
+        """Ends the threads once what they do is done."""
+        await self._feed.close()
+        self._writer.shutdown()
+        self._readers.shutdown()
+
+    async def keep_swept(self) -> None:
+        """Takes expired leases back, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_EVERY)
+            try:
+                swept = await self._writing(self._registry.sweep)
+            except UnavailableError as error:
+                logger.warning("expired leases were not looked for: %s", error)
+                continue
+            if swept:
+                logger.info("took back %d jobs whose lease or deadline had passed", swept)
+
+    async def CreateJob(
+        self, request: registry_pb2.CreateJobRequest, context: Any
+    ) -> registry_pb2.CreateJobResponse:
+        owner = check.required(request.owner, "owner")
+        key = check.required(request.idempotency_key, "idempotency_key")
+        spec = checks.spec(request)
+        fingerprint = check.optional(request.fingerprint, "fingerprint", limit=check.MAX_NAME)
+        job, created = await self._writing(self._registry.create, owner, key, spec, fingerprint)
+        return registry_pb2.CreateJobResponse(job=job, created=created)
+
+    async def GetJob(
+        self, request: registry_pb2.GetJobRequest, context: Any
+    ) -> registry_pb2.GetJobResponse:
+        job, events = await self._reading(self._registry.get, check.job_id(request.id))
+        return registry_pb2.GetJobResponse(job=job, events=events)
+
+    async def ListJobs(
+        self, request: registry_pb2.ListJobsRequest, context: Any
+    ) -> registry_pb2.ListJobsResponse:
+        owner = check.optional(request.owner, "owner", limit=check.MAX_NAME)
+        for index, state in enumerate(check.at_most(request.states, "states", limit=64)):
+            check.known(state, f"states[{index}]", job_pb2.State.DESCRIPTOR)
+        size = check.default(
+            request.page_size, "page_size", 1, MAX_PAGE, instead_of_zero=DEFAULT_PAGE
+        )
+        jobs, token = await self._reading(
+            self._registry.page, owner, list(request.states), size, request.page_token
+        )
+        return registry_pb2.ListJobsResponse(jobs=jobs, next_page_token=token)
+
+    async def CancelJob(
+        self, request: registry_pb2.CancelJobRequest, context: Any
+    ) -> registry_pb2.CancelJobResponse:
+        job_id = check.job_id(request.id)
+        reason = check.optional(request.reason, "reason")
+        job = await self._writing(self._registry.cancel, job_id, reason)
+        return registry_pb2.CancelJobResponse(job=job)
+
+    async def ReplayJob(
+        self, request: registry_pb2.ReplayJobRequest, context: Any
+    ) -> registry_pb2.ReplayJobResponse:
+        job = await self._writing(self._registry.replay, check.job_id(request.id))
+        return registry_pb2.ReplayJobResponse(job=job)
+
+    async def Lease(
+        self, request: registry_pb2.LeaseRequest, context: Any
+    ) -> registry_pb2.LeaseResponse:
+        scheduler = check.required(request.scheduler_id, "scheduler_id")
+        limit = check.whole(request.max_jobs, "max_jobs", 1, checks.MAX_BATCH)
+        seconds = checks.lease(request.lease)
+        for index, flavor in enumerate(check.at_most(request.flavors, "flavors")):
+            check.label(flavor, f"flavors[{index}]")
+        offers = await self._writing(
+            self._registry.lease, scheduler, limit, seconds, list(request.flavors)
+        )
+        return registry_pb2.LeaseResponse(offers=offers)
+
+    async def Release(
+        self, request: registry_pb2.ReleaseRequest, context: Any
+    ) -> registry_pb2.ReleaseResponse:
+        offers = [
+            checks.claim(claim, f"claims[{index}]")
+            for index, claim in enumerate(
+                check.some(request.claims, "claims", limit=checks.MAX_BATCH)
+            )
+        ]
+        reason = check.optional(request.reason, "reason")
+        released = await self._writing(self._registry.release, offers, reason)
+        return registry_pb2.ReleaseResponse(released=released)
+
+    async def Begin(
+        self, request: registry_pb2.BeginRequest, context: Any
+    ) -> registry_pb2.BeginResponse:
+        start = checks.start(request)
+        seconds = checks.lease(request.lease)
+        fence = await self._writing(self._registry.begin, start, seconds)
+        return registry_pb2.BeginResponse(fence=fence)
+
+    async def Renew(
+        self, request: registry_pb2.RenewRequest, context: Any
+    ) -> registry_pb2.RenewResponse:
+        holdings = checks.holdings(request)
+        seconds = checks.lease(request.lease)
+        items = await self._writing(self._registry.renew, holdings, seconds)
+        return registry_pb2.RenewResponse(items=items)
+
+    async def Report(
+        self, request: registry_pb2.ReportRequest, context: Any
+    ) -> registry_pb2.ReportResponse:
+        items = await self._writing(self._registry.report, checks.reports(request))
+        return registry_pb2.ReportResponse(items=items)
+
+    async def Changes(
+        self, request: registry_pb2.ChangesRequest, context: Any
+    ) -> registry_pb2.ChangesResponse:
+        after = check.whole(request.after, "after", -1, 2**63 - 1)
+        limit = check.default(
+            request.max_events, "max_events", 1, MAX_EVENTS, instead_of_zero=DEFAULT_EVENTS
+        )
+        wait = check.seconds(request.wait, "wait", 0.0, MAX_WAIT)
+        events, last = await self._reading(self._registry.changes, after, limit)
+        if not events and wait:
+            await self._feed.beyond(last, wait)
+            events, last = await self._reading(self._registry.changes, last, limit)
+        return registry_pb2.ChangesResponse(events=events, last=last)
+
+    async def Summary(
+        self, request: registry_pb2.SummaryRequest, context: Any
+    ) -> registry_pb2.SummaryResponse:
+        owner = check.optional(request.owner, "owner", limit=check.MAX_NAME)
+        found = await self._reading(self._registry.counts, owner)
+        return registry_pb2.SummaryResponse(
+            counts=[
+                registry_pb2.SummaryResponse.Count(
+                    state=job_pb2.State.ValueType(state), jobs=found[state]
+                )
+                for state in sorted(found)
+            ]
+        )
+
+    async def _reading(self, call: Callable[..., T], *arguments: Any) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, call, *arguments)
+
+    async def _writing(self, call: Callable[..., T], *arguments: Any) -> T:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._writer, call, *arguments)
+        finally:
+            self._feed.nudge()
