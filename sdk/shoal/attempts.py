@@ -16,6 +16,7 @@ import tenacity
 from shoal.failures import Attempt, describe
 from shoal.pool import Pool, ReplicaNode
 from shoal.refusal import pushback_in, refusal_in
+from shoal.replay import LIMIT, ReplayedRequests
 from shoal.retry import Failure, Retry, never_connected, refusal_to_retry
 
 # One line for each retry; off the fast path, so that it may be on by default.
@@ -59,6 +60,10 @@ class CallState:
         self.wait_for_ready = wait_for_ready
         self.tried: list[ReplicaNode] = []
         self.attempts: tuple[Attempt, ...] = ()
+        # A stream of requests, when that is what is sent; it may have grown too long to send again.
+        self.requests: ReplayedRequests | None = None
+        # Until when the call waits for a first replica, once that is known.
+        self.patience: float | None = None
         self._counted = 0
         self._last: Failure | None = None
         self._wait = retry.wait() if retry is not None else None
@@ -116,6 +121,8 @@ class CallState:
             self._counted += 1
         if answered:
             return "messages were handed out already"
+        if self.requests is not None and not self.requests.replayable:
+            return f"the request stream grew over {LIMIT // 1024} KiB"
         others = self.pool.untried(ended, self.tried)
         if not others and self.wait_for_ready and failure.unsent:
             self.tried.clear()
@@ -141,11 +148,17 @@ class CallState:
             )
         return why
 
-    def delay(self, state: tenacity.RetryCallState) -> float:
-        """Seconds to the next attempt, for tenacity: pushback, backoff, or none at all.
+    def delay(self, state: tenacity.RetryCallState | None = None) -> float:
+        """Seconds to the next attempt: pushback, backoff, or none at all.
 
         What no handler has seen goes to another replica at once: waiting would help nobody.
+
+        Args:
+            state: Tenacity's; made here for calls that are driven by callbacks.
         """
+        if state is None:
+            state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+        state.attempt_number = max(self._counted, 1)
         last = self._last
         rest = max(self.deadline - self.pool.clock(), 0.0)
         if last is None or self._wait is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from shoal.bases import Future
 from shoal_balancer import Replica
 
 
@@ -58,7 +59,7 @@ def describe(last: str, attempts: tuple[Attempt, ...], why: str) -> str:
     return f"{last} ({len(attempts)} attempts, then {why}: {listed})"
 
 
-class CallError(grpc.RpcError, grpc.Call, grpc.Future[Any], CallFailure):
+class CallError(grpc.RpcError, grpc.Call, Future, CallFailure):
     """A failed call: an RpcError, a Call and a finished Future, as grpcio's own error is."""
 
     def __init__(

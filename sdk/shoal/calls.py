@@ -1,0 +1,408 @@
+"""The multi-callables of the blocking channel.
+
+`UnaryUnaryMethod.__call__` is the fast path: pick, begin, call, end. Everything that a failed, a
+waiting or a streaming call needs beside that is in `_Method` and `streams`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+import tenacity
+
+from shoal import bases
+from shoal.attempts import Again, CallState
+from shoal.failures import CallError
+from shoal.futures import CallFuture
+from shoal.idempotency import declared_safe
+from shoal.pool import ReplicaNode
+from shoal.replay import ReplayedRequests
+from shoal.streams import ResponseStream
+from shoal_balancer import Outcome
+
+if TYPE_CHECKING:
+    from shoal.channel import Channel
+
+T = TypeVar("T")
+OK = Outcome.OK
+NEUTRAL = Outcome.NEUTRAL
+
+# Sends one attempt: (the replica's multi-callable, seconds or None, metadata) → what it returns.
+Send = Callable[[Any, "float | None", Any], T]
+
+
+class _Method:
+    """One method of our channel; each replica's own multi-callable hangs at its endpoint.
+
+    Args:
+        channel: Ours.
+        method: Full name, ``/package.Service/Method``.
+        serializer: Request to bytes.
+        deserializer: Bytes to response.
+        registered: grpc's ``_registered_method``.
+    """
+
+    kind: str
+
+    def __init__(
+        self,
+        channel: Channel,
+        method: str,
+        serializer: Any,
+        deserializer: Any,
+        registered: bool,
+    ) -> None:
+        self.channel = channel
+        self.pool = channel.pool
+        self.method = method
+        self._serializer = serializer
+        self._deserializer = deserializer
+        self._registered = registered
+        retry = channel.retry
+        self.safe = declared_safe(method) or (retry is not None and method in retry.safe)
+        # Looked at on the fast path: without an attempt timeout the caller's own goes through.
+        self._plain = retry is None or retry.attempt_timeout is None
+        self._deposit: Callable[[], object] = (
+            retry.budget.deposit if retry is not None else _nothing
+        )
+
+    def bind(self, channel: grpc.Channel) -> Any:
+        """This method of one replica's channel."""
+        make = getattr(channel, self.kind)
+        return make(self.method, self._serializer, self._deserializer, self._registered)
+
+    def inner(self, node: ReplicaNode) -> Any:
+        """This method at a node's endpoint."""
+        endpoint = node.endpoint
+        return endpoint.callables.get(self) or endpoint.bind(self)
+
+    def state(self, timeout: float | None, *, wait_for_ready: bool | None) -> CallState:
+        """The book-keeping of one call."""
+        pool = self.pool
+        return CallState(
+            pool,
+            self.channel.retry,
+            self.method,
+            safe=self.safe,
+            deadline=math.inf if timeout is None else pool.clock() + timeout,
+            wait_for_ready=bool(wait_for_ready),
+        )
+
+    def attempt(self, state: CallState, metadata: Any, send: Send[T], *, mark: bool = False) -> T:
+        """Sends one attempt of a blocking call and ends it.
+
+        Args:
+            state: The call's.
+            metadata: The caller's.
+            send: Sends it.
+            mark: Whether the result is (response, call), and the call is to remember who served it.
+
+        Raises:
+            Again: it failed and another may be made.
+            CallError: it failed for good.
+        """
+        node = self.channel.acquire(state)
+        clock = self.pool.clock
+        began = clock()
+        bound = state.timeout(began)
+        try:
+            result = send(self.inner(node), bound, state.metadata(metadata))
+        except grpc.RpcError as error:
+            self.fail(state, node, error, began, bound)
+        except BaseException:
+            # Not the replica's fault: a message that can't be serialized, or Ctrl-C.
+            node.end(0.0, NEUTRAL, clock())
+            raise
+        now = clock()
+        node.end(now - began, OK, now)
+        if mark:
+            result[1].shoal_replica = node.replica  # type: ignore[index]
+        return result
+
+    def fail(
+        self, state: CallState, node: ReplicaNode, error: Any, began: float, bound: float | None
+    ) -> None:
+        """Ends a failed attempt.
+
+        Raises:
+            Again: another may be made.
+            CallError: it was the last.
+        """
+        now = self.pool.clock()
+        why = state.failed(node, error, began=began, ended=now, bound=bound)
+        if why is None:
+            raise Again from error
+        raise self.error(state, error, why) from error
+
+    def error(self, state: CallState, error: Any, why: str) -> CallError:
+        """The final error."""
+        return CallError(error.code(), state.summary(why), state.attempts, why, error)
+
+    def drive(self, state: CallState, attempt: Callable[[], T], first: Again | None = None) -> T:
+        """Makes attempts until one succeeds or is the last, with tenacity's waits in between.
+
+        Args:
+            state: The call's.
+            attempt: Makes one.
+            first: The failure of an attempt that was made before tenacity was needed.
+        """
+        failed_before = first
+
+        def once() -> T:
+            nonlocal failed_before
+            if failed_before is not None:
+                failure, failed_before = failed_before, None
+                raise failure
+            return attempt()
+
+        if failed_before is None:
+            try:
+                return attempt()
+            except Again as failure:
+                failed_before = failure
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(Again), wait=state.delay, sleep=time.sleep
+        )(once)
+
+
+class UnaryUnaryMethod(_Method, bases.UnaryUnary):
+    """One request, one response."""
+
+    kind = "unary_unary"
+
+    def __call__(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        """Calls and returns the response.
+
+        Raises:
+            CallError: the call failed; ``attempts`` says where and how.
+        """
+        pool = self.pool
+        clock = pool.clock
+        began = clock()
+        node = pool.pick(began)
+        if node is not None and self._plain:
+            node.begin()
+            if not node.retired:
+                endpoint = node.endpoint
+                inner = endpoint.callables.get(self) or endpoint.bind(self)
+                try:
+                    response = inner(request, timeout, metadata, credentials, None, compression)
+                except grpc.RpcError as error:
+                    return self._again(
+                        node, error, began, request, timeout, metadata, credentials,
+                        wait_for_ready, compression,
+                    )  # fmt: skip
+                except BaseException:
+                    node.end(0.0, NEUTRAL, clock())
+                    raise
+                now = clock()
+                node.end(now - began, OK, now)
+                self._deposit()
+                return response
+            node.abandon()
+
+        def send(inner: Any, bound: float | None, sent: Any) -> Any:
+            return inner(request, bound, sent, credentials, None, compression)
+
+        state = self.state(timeout, wait_for_ready=wait_for_ready)
+        self._deposit()
+        return self.drive(state, lambda: self.attempt(state, metadata, send))
+
+    def _again(
+        self,
+        node: ReplicaNode,
+        error: Any,
+        began: float,
+        request: Any,
+        timeout: float | None,
+        metadata: Any,
+        credentials: grpc.CallCredentials | None,
+        wait_for_ready: bool | None,
+        compression: grpc.Compression | None,
+    ) -> Any:
+        """The rest of a call whose first attempt failed on the fast path."""
+
+        def send(inner: Any, bound: float | None, sent: Any) -> Any:
+            return inner(request, bound, sent, credentials, None, compression)
+
+        self._deposit()
+        state = self.state(timeout, wait_for_ready=wait_for_ready)
+        if timeout is not None:
+            state.deadline = began + timeout
+        try:
+            self.fail(state, node, error, began, timeout)
+        except Again as failure:
+            return self.drive(state, lambda: self.attempt(state, metadata, send), failure)
+
+    def with_call(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> tuple[Any, Any]:
+        """Calls and returns the response and the call; `shoal.replica_of` says who served it."""
+        state = self.state(timeout, wait_for_ready=wait_for_ready)
+        self._deposit()
+
+        def send(inner: Any, bound: float | None, sent: Any) -> tuple[Any, Any]:
+            return inner.with_call(request, bound, sent, credentials, None, compression)  # type: ignore[no-any-return]
+
+        return self.drive(state, lambda: self.attempt(state, metadata, send, mark=True))
+
+    def future(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        """Calls in the background; a `CallFuture`."""
+
+        def send(inner: Any, bound: float | None, sent: Any) -> Any:
+            return inner.future(request, bound, sent, credentials, None, compression)
+
+        self._deposit()
+        return CallFuture(self, self.state(timeout, wait_for_ready=wait_for_ready), metadata, send)
+
+
+class UnaryStreamMethod(_Method, bases.UnaryStream):
+    """One request, a stream of responses."""
+
+    kind = "unary_stream"
+
+    def __call__(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        """Calls; a `ResponseStream`, which the responses are iterated over from."""
+
+        def send(inner: Any, bound: float | None, sent: Any) -> Any:
+            return inner(request, bound, sent, credentials, None, compression)
+
+        self._deposit()
+        state = self.state(timeout, wait_for_ready=wait_for_ready)
+        return ResponseStream(self, state, metadata, send)
+
+
+class _RequestStreamMethod(_Method):
+    """A stream of requests is serialized by us, so that what is kept can be measured and resent."""
+
+    def bind(self, channel: grpc.Channel) -> Any:
+        """This method of one replica's channel, for requests that are bytes already."""
+        make = getattr(channel, self.kind)
+        return make(self.method, None, self._deserializer, self._registered)
+
+    def replayed(self, requests: Iterator[Any]) -> ReplayedRequests:
+        """The caller's requests, kept for another attempt."""
+        return ReplayedRequests(requests, self._serializer)
+
+
+class StreamUnaryMethod(_RequestStreamMethod, bases.StreamUnary):
+    """A stream of requests, one response."""
+
+    kind = "stream_unary"
+
+    def __call__(
+        self,
+        request_iterator: Iterator[Any],
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        """Calls and returns the response."""
+        response, _ = self.with_call(
+            request_iterator, timeout, metadata, credentials, wait_for_ready, compression
+        )
+        return response
+
+    def with_call(
+        self,
+        request_iterator: Iterator[Any],
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> tuple[Any, Any]:
+        """Calls and returns the response and the call."""
+        state = self.state(timeout, wait_for_ready=wait_for_ready)
+        state.requests = requests = self.replayed(request_iterator)
+        self._deposit()
+
+        def send(inner: Any, bound: float | None, sent: Any) -> tuple[Any, Any]:
+            reader = requests.reader()
+            return inner.with_call(reader, bound, sent, credentials, None, compression)  # type: ignore[no-any-return]
+
+        return self.drive(state, lambda: self.attempt(state, metadata, send, mark=True))
+
+    def future(
+        self,
+        request_iterator: Iterator[Any],
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        """Calls in the background; a `CallFuture`."""
+        state = self.state(timeout, wait_for_ready=wait_for_ready)
+        state.requests = requests = self.replayed(request_iterator)
+        self._deposit()
+
+        def send(inner: Any, bound: float | None, sent: Any) -> Any:
+            return inner.future(requests.reader(), bound, sent, credentials, None, compression)
+
+        return CallFuture(self, state, metadata, send)
+
+
+class StreamStreamMethod(_RequestStreamMethod, bases.StreamStream):
+    """A stream either way."""
+
+    kind = "stream_stream"
+
+    def __call__(
+        self,
+        request_iterator: Iterator[Any],
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        """Calls; a `ResponseStream`, which the responses are iterated over from."""
+        state = self.state(timeout, wait_for_ready=wait_for_ready)
+        state.requests = requests = self.replayed(request_iterator)
+        self._deposit()
+
+        def send(inner: Any, bound: float | None, sent: Any) -> Any:
+            return inner(requests.reader(), bound, sent, credentials, None, compression)
+
+        return ResponseStream(self, state, metadata, send)
+
+
+def _nothing() -> None:
+    """Retries are off: there is no budget to feed."""

@@ -1,0 +1,276 @@
+"""The blocking channel: a ``grpc.Channel`` that picks a replica for each call."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any, Self
+
+import grpc
+
+from shoal import forks
+from shoal.attempts import CallState
+from shoal.calls import (
+    StreamStreamMethod,
+    StreamUnaryMethod,
+    UnaryStreamMethod,
+    UnaryUnaryMethod,
+)
+from shoal.failures import CallError, describe
+from shoal.pool import Filter, Pool, ReplicaNode
+from shoal.protocols import DirectoryLike
+from shoal.retry import Retry
+from shoal.transport import Options, SyncTransport
+from shoal_balancer import Ejection, Policy, Replica
+
+# A caller that has just begun to look is given this long for the first answer, seconds; without it
+# the first call of every program would fail.
+FIRST_ANSWER = 5.0
+
+DEFAULT_RETRY = Retry()
+DEFAULT_EJECTION = Ejection()
+
+
+def where(
+    *,
+    version: str | None = None,
+    flavor: str | None = None,
+    zone: str | None = None,
+    metadata: dict[str, str] | None = None,
+) -> Filter:
+    """A filter for channels: replicas whose facts equal all that is given.
+
+    >>> from shoal_balancer import Replica
+    >>> where(flavor="sql")(Replica("a", "10.0.0.5", 1, flavor="sql"))
+    True
+    """
+    wanted = {"version": version, "flavor": flavor, "zone": zone}
+    facts = {name: value for name, value in wanted.items() if value is not None}
+    extra = metadata or {}
+
+    def matches(replica: Replica) -> bool:
+        return all(getattr(replica, name) == value for name, value in facts.items()) and all(
+            replica.metadata.get(name) == value for name, value in extra.items()
+        )
+
+    return matches
+
+
+class Channel(grpc.Channel):
+    """A channel to all replicas of a service. Usually made by ``directory.channel(service)``.
+
+    Stubs, interceptors (``grpc.intercept_channel``), metadata, call credentials, compression and
+    timeouts work as on any grpc channel. A timeout is the deadline of all attempts together.
+
+    A call with ``wait_for_ready=True`` waits within its deadline for a replica that can be reached;
+    one without fails with UNAVAILABLE at once when there is none. Attempts themselves are always
+    sent fail-fast: on a dead replica's connection a waiting one would use up the whole deadline
+    while others are healthy.
+
+    Args:
+        directory: Where the replicas come from.
+        service: Whose.
+        policy: Which replica gets a call; `PeakEwma` when None.
+        retry: What is tried again; None never.
+        filter: Which replicas may be used, for example ``shoal.where(flavor="sql")``.
+        credentials: For TLS; None for plaintext.
+        options: grpc's channel options, for each replica's connection.
+        compression: grpc's default compression.
+        ejection: When a failing replica is left alone for a while; None never.
+    """
+
+    def __init__(
+        self,
+        directory: DirectoryLike,
+        service: str,
+        *,
+        policy: Policy | None = None,
+        retry: Retry | None = DEFAULT_RETRY,
+        filter: Filter | None = None,  # noqa: A002 - the word that callers look for
+        credentials: grpc.ChannelCredentials | None = None,
+        options: Options = (),
+        compression: grpc.Compression | None = None,
+        ejection: Ejection | None = DEFAULT_EJECTION,
+    ) -> None:
+        self.service = service
+        self.retry = retry
+        self._forked = False
+        self._change = threading.Condition()
+        self._states: dict[Callable[[grpc.ChannelConnectivity], None], grpc.ChannelConnectivity]
+        self._states = {}
+        self.pool = Pool(
+            directory,
+            service,
+            SyncTransport(credentials, options, compression),
+            policy=policy,
+            ejection=ejection,
+            keep=filter,
+            changed=self._changed,
+        )
+        self.pool.follow()
+        forks.on_fork(self)
+
+    def __repr__(self) -> str:
+        return f"<shoal.Channel {self.service} {list(self.pool.balancer.snapshot.nodes)}>"
+
+    def unary_unary(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> UnaryUnaryMethod:
+        """A method with one request and one response."""
+        return UnaryUnaryMethod(
+            self, method, request_serializer, response_deserializer, bool(_registered_method)
+        )
+
+    def unary_stream(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> UnaryStreamMethod:
+        """A method with one request and a stream of responses."""
+        return UnaryStreamMethod(
+            self, method, request_serializer, response_deserializer, bool(_registered_method)
+        )
+
+    def stream_unary(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> StreamUnaryMethod:
+        """A method with a stream of requests and one response."""
+        return StreamUnaryMethod(
+            self, method, request_serializer, response_deserializer, bool(_registered_method)
+        )
+
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> StreamStreamMethod:
+        """A method with a stream either way."""
+        return StreamStreamMethod(
+            self, method, request_serializer, response_deserializer, bool(_registered_method)
+        )
+
+    def subscribe(
+        self,
+        callback: Callable[[grpc.ChannelConnectivity], None],
+        try_to_connect: bool | None = False,
+    ) -> None:
+        """Calls ``callback`` with READY while there is a replica to call, else with IDLE.
+
+        What one connection does is the picks' business; the channel as a whole is as ready as its
+        list. Called at once and at every change, on a thread of the directory.
+        """
+        del try_to_connect  # each replica is connected to at its first call
+        self._states[callback] = state = self._state()
+        callback(state)
+
+    def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
+        """Ends a subscription."""
+        self._states.pop(callback, None)
+
+    def close(self) -> None:
+        """Closes every connection; calls in flight end with CANCELLED. Idempotent."""
+        self.pool.close()
+        self._changed()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> bool | None:
+        self.close()
+        return None
+
+    def acquire(self, state: CallState) -> ReplicaNode:
+        """A replica with a call begun on it; waits for one where the call allows.
+
+        Raises:
+            CallError: there is none: UNAVAILABLE, or DEADLINE_EXCEEDED when it was waited for.
+            ShoalForkError: the channel was made before a fork that grpc does not survive.
+            ValueError: the channel was closed (as grpcio's own channel raises).
+        """
+        while (node := self.acquire_now(state)) is None:
+            with self._change:
+                if not self.pool.balancer.snapshot.routable and not self.pool.closed:
+                    # Bounded, for a first set that is empty, or an end of patience, wakes nobody.
+                    self._change.wait(0.25)
+        return node
+
+    def acquire_now(self, state: CallState) -> ReplicaNode | None:
+        """The same without waiting; None when there is none yet and the call may wait for one."""
+        if self._forked:
+            self._start_anew()
+        pool = self.pool
+        if pool.closed:
+            raise ValueError(f"Cannot invoke RPC on closed channel: {self!r}")
+        now = pool.clock()
+        node = pool.take(now, state.tried)
+        if node is not None:
+            return node
+        if state.wait_for_ready:
+            state.patience = state.deadline
+        elif pool.watch.known:
+            state.patience = now
+        elif state.patience is None:
+            state.patience = min(state.deadline, now + FIRST_ANSWER)
+        if now < state.patience:
+            return None
+        late = state.wait_for_ready and not math.isinf(state.deadline)
+        code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.UNAVAILABLE
+        why = "there was no replica"
+        raise CallError(code, describe(pool.nobody(), state.attempts, why), state.attempts, why)
+
+    def after_fork(self) -> None:
+        """In a forked child: what belongs to the parent is dropped before anything uses it."""
+        self._forked = True
+        self._change = threading.Condition()
+        # The fast path finds nobody here and comes to `acquire`, which looks at the mark.
+        self.pool.pick = lambda *_: None
+
+    def _start_anew(self) -> None:
+        if not forks.SUPPORTED:
+            raise forks.error(f"the channel to '{self.service}'")
+        self._forked = False
+        self.pool.begin()
+        self.pool.follow()
+
+    def _changed(self) -> None:
+        with self._change:
+            self._change.notify_all()
+        state = self._state()
+        for callback, last in list(self._states.items()):
+            if last is not state:
+                self._states[callback] = state
+                callback(state)
+
+    def _state(self) -> grpc.ChannelConnectivity:
+        if self.pool.closed:
+            return grpc.ChannelConnectivity.SHUTDOWN
+        if self.pool.balancer.snapshot.routable:
+            return grpc.ChannelConnectivity.READY
+        return grpc.ChannelConnectivity.IDLE
+
+
+def replica_of(call: Any) -> Replica | None:
+    """Which replica served a call; None when none did or it is not known yet.
+
+    Args:
+        call: What ``with_call`` returned beside the response, a streaming call, a future, an
+            asyncio call, or the error that a call raised.
+    """
+    found = getattr(call, "replica", None)
+    if isinstance(found, Replica):
+        return found
+    marked = getattr(call, "shoal_replica", None)
+    return marked if isinstance(marked, Replica) else None

@@ -1,0 +1,114 @@
+"""The sync half of a pool: blocking grpc channels, and one housekeeping thread for the process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grpc
+
+from shoal import connectivity, forks
+from shoal.worker import Worker
+from shoal_protos.v1 import replica_pb2
+
+logger = logging.getLogger(__name__)
+
+HELLO = "/shoal.v1.Replica/Hello"
+RELEASED = "/shoal.v1.Replica/Released"
+# How long a replica may take to hear either, seconds.
+PATIENCE = 5.0
+
+# grpc's default lets a channel wait up to 120 s before it connects again, which is long when
+# ZooKeeper says that the replica lives. Each replica has a connection of its own anyway.
+DEFAULTS: dict[str, Any] = {
+    "grpc.initial_reconnect_backoff_ms": 1000,
+    "grpc.max_reconnect_backoff_ms": 10_000,
+    "grpc.use_local_subchannel_pool": 1,
+}
+
+Options = Sequence[tuple[str, Any]]
+
+
+def merged(options: Options) -> list[tuple[str, Any]]:
+    """The caller's channel options over our defaults."""
+    return list({**DEFAULTS, **dict(options)}.items())
+
+
+class _Housekeeping:
+    """The process's thread for goodbyes, closings and delayed retries; a new one after a fork."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        forks.on_fork(self)
+
+    def after_fork(self) -> None:
+        self.worker = Worker("shoal-housekeeping")
+
+
+_housekeeping = _Housekeeping()
+
+
+class SyncTransport:
+    """Opens blocking channels.
+
+    Args:
+        credentials: For TLS; None for plaintext.
+        options: grpc's channel options.
+        compression: grpc's default compression for the channel.
+    """
+
+    def __init__(
+        self,
+        credentials: grpc.ChannelCredentials | None,
+        options: Options,
+        compression: grpc.Compression | None,
+    ) -> None:
+        self._credentials = credentials
+        self._options = merged(options)
+        self._compression = compression
+
+    def open(self, target: str) -> grpc.Channel:
+        """A channel to one replica."""
+        if self._credentials is None:
+            return grpc.insecure_channel(target, self._options, self._compression)
+        return grpc.secure_channel(target, self._credentials, self._options, self._compression)
+
+    def close(self, channel: grpc.Channel) -> None:
+        """Closes it."""
+        channel.close()
+
+    def connected(self, channel: grpc.Channel) -> bool:
+        """Whether it has a connection."""
+        return connectivity.is_connected(channel)
+
+    def hello(self, channel: grpc.Channel, caller_id: str) -> None:
+        """Says hello in the background."""
+        call = channel.unary_unary(
+            HELLO, replica_pb2.HelloRequest.SerializeToString, replica_pb2.HelloResponse.FromString
+        )
+        _say("hello", call.future(replica_pb2.HelloRequest(caller_id=caller_id), timeout=PATIENCE))
+
+    def released(self, channel: grpc.Channel, caller_id: str) -> None:
+        """Says released in the background."""
+        call = channel.unary_unary(
+            RELEASED,
+            replica_pb2.ReleasedRequest.SerializeToString,
+            replica_pb2.ReleasedResponse.FromString,
+        )
+        request = replica_pb2.ReleasedRequest(caller_id=caller_id)
+        _say("released", call.future(request, timeout=PATIENCE))
+
+    def later(self, delay: float, task: Callable[[], object]) -> None:
+        """Runs it on the housekeeping thread."""
+        _housekeeping.worker.call_later(delay, task)
+
+
+def _say(word: str, future: Any) -> None:
+    def heard(done: Any) -> None:
+        code = done.code()
+        # A server that is not Shoal's does not know the word, and a dead one hears nothing.
+        if code is not grpc.StatusCode.OK:
+            logger.debug("%s was not heard: %s %s", word, code, done.details())
+
+    future.add_done_callback(heard)
