@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from kazoo.exceptions import KazooException, NoNodeError
 from kazoo.hosts import collect_hosts
 
-from shoal import diskcache, forks, instance
+from shoal import diskcache, forks
 from shoal.channels import ChannelOwner
-from shoal.errors import InstanceFormatError, RegistrationError
+from shoal.errors import RegistrationError
 from shoal.registrar import ZooKeeperRegistration
-from shoal.session import Session
-from shoal.watching import SetWatch
+from shoal.servicewatch import ServiceWatch
+from shoal.session import HandlerFactory, Session
 from shoal.worker import Worker
 from shoal_balancer import Replica
 
 logger = logging.getLogger(__name__)
 
-# Nodes read at once, and the spread of reads when many callers have to read many nodes at the same
-# moment (anchors/balancing.md, lesson 8).
-READS_AT_ONCE = 20
-STORM_JITTER = 0.5
-# How long a first answer of ZooKeeper is preferred to the snapshot on disk, seconds.
-PREFER_LIVE = 0.5
+# Longest wait of close() for announcements to be taken back, all together, and then for the end of
+# the session, seconds.
+FAREWELLS = 5.0
+GOODBYE = 2.0
 
 
 class Directory(ChannelOwner):
@@ -42,20 +38,29 @@ class Directory(ChannelOwner):
 
     One ZooKeeper session per process and directory, made at the first use (again in a forked
     child). The constructor neither blocks nor raises when ZooKeeper is dead: callers start from the
-    last set that any caller on this machine has seen, and `ServiceWatch.describe` says so.
+    last set that any caller on this machine has seen, and `ServiceWatch.describe` says so. Through
+    an outage the last good set is held, and a set that becomes empty is believed only if its
+    replicas left in order (`shoal.belief`).
 
     Args:
         hosts: ZooKeeper servers, comma-separated, and a chroot: ``zk1:2181,zk2:2181/gateway``.
+            The chroot is made when it is missing.
         session_timeout: Asked of the server, seconds; it clamps it to 2–20 of its ticks.
         cache_dir: Where snapshots for starts without ZooKeeper are kept; default
             ``$SHOAL_CACHE_DIR`` or ``~/.cache/shoal``.
         services_path: Parent of the services below the chroot.
         verify_every: Seconds between checks of what this process has announced.
         resync_every: Seconds between full reads of what is watched, ±20 %.
+        handler: Makes the handler of the kazoo client, for example kazoo's
+            ``SequentialEventletHandler``; by default gevent's where gevent has patched threading,
+            else threads.
+        rng: Spreads reads and writes over time.
 
     Raises:
-        ValueError: ``hosts`` can't be read.
+        ValueError: ``hosts`` can't be read, or a duration is not positive.
     """
+
+    caller_id: str
 
     def __init__(
         self,
@@ -66,18 +71,26 @@ class Directory(ChannelOwner):
         services_path: str = "/services",
         verify_every: float = 30.0,
         resync_every: float = 60.0,
+        handler: HandlerFactory | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         super().__init__()
-        servers, chroot = _parse(hosts)
-        if not session_timeout > 0.0:
-            raise ValueError(f"session_timeout must be positive seconds, not {session_timeout!r}")
+        servers, chroot = parse_hosts(hosts)
+        for name, seconds in (
+            ("session_timeout", session_timeout),
+            ("verify_every", verify_every),
+            ("resync_every", resync_every),
+        ):
+            if not seconds > 0.0:
+                raise ValueError(f"{name} must be positive seconds, not {seconds!r}")
         self.hosts = hosts
-        # The chroot is part of our paths and not kazoo's, so that it is made with its parents.
         self.services_path = f"{chroot}/{services_path.strip('/')}"
         self._servers = servers
         self._session_timeout = session_timeout
         self._verify_every = verify_every
         self._resync_every = resync_every
+        self._handler = handler
+        self._rng = rng or random.Random()  # noqa: S311 - it spreads load, it keeps no secret
         self._cache = diskcache.DiskCache(
             Path(cache_dir) if cache_dir is not None else diskcache.default_directory(),
             f"{servers}{self.services_path}",
@@ -98,18 +111,52 @@ class Directory(ChannelOwner):
             ValueError: the name can't be a node's name.
             DirectoryClosedError: the directory was closed.
         """
-        self._check_open()
         _check_name(service)
-        session = self._running()
-        watch = self._watches.get(service)
-        if watch is None:
-            fresh = ServiceWatch(self, service)
-            # setdefault is atomic: two threads that ask at once get the same watch.
-            watch = self._watches.setdefault(service, fresh)
-            if watch is fresh:
-                watch.begin()
-        watch.session = session
+        with self._lock:
+            session = self._running()
+            watch = self._watches.get(service)
+            if watch is None:
+                watch = self._watches[service] = ServiceWatch(
+                    service,
+                    f"{self.services_path}/{service}",
+                    cache=self._cache,
+                    resync_every=self._resync_every,
+                    state=self.describe,
+                    rng=self._rng,
+                )
+                watch.begin(session, self._worker)
         return watch
+
+    def ready(self, service: str, timeout: float = 15.0, *, count: int = 1) -> tuple[Replica, ...]:
+        """Waits until ``count`` replicas of a service take calls, and returns them.
+
+        Nothing needs this before a call: a channel waits by itself with ``wait_for_ready``. It is
+        for start-up checks, scripts and tests.
+
+        Raises:
+            TimeoutError: there were fewer within ``timeout`` seconds; says what is known.
+            DirectoryClosedError: the directory was closed.
+        """
+        watch = self.watch(service)
+        found: list[tuple[Replica, ...]] = []
+        enough = threading.Event()
+
+        def look(replicas: tuple[Replica, ...]) -> None:
+            routable = tuple(replica for replica in replicas if replica.routable)
+            if len(routable) >= count:
+                found.append(routable)
+                enough.set()
+
+        unsubscribe = watch.subscribe(look)
+        try:
+            if not enough.wait(timeout):
+                raise TimeoutError(
+                    f"{watch.path} had fewer than {count} replicas that take calls for "
+                    f"{timeout:g} s; ZooKeeper is {watch.describe()}"
+                )
+        finally:
+            unsubscribe()
+        return found[-1]
 
     def announce(
         self,
@@ -128,84 +175,110 @@ class Directory(ChannelOwner):
             secure: Whether the port speaks TLS.
 
         Raises:
-            RegistrationError: it was not announced within ``timeout`` seconds; nothing is left
-                behind that would announce it later.
+            RegistrationError: it was not announced within ``timeout`` seconds, and nothing is left
+                behind that would announce it later; or this directory announces that id already.
             ValueError: the service's or the replica's name can't be a node's name.
+            DirectoryClosedError: the directory was closed.
         """
-        self._check_open()
         _check_name(service)
         _check_name(replica.id)
         if not replica.registered_at:
             replica = replace(replica, registered_at=time.time())
-        session = self._running()
-        registration = ZooKeeperRegistration(
-            session,
-            f"{self.services_path}/{service}/{replica.id}",
-            service,
-            replica,
-            secure=secure,
-            worker=self._worker,
-            forget=self._registrations.discard,
-        )
-        self._registrations.add(registration)
+        path = f"{self.services_path}/{service}/{replica.id}"
+        with self._lock:
+            session = self._running()
+            if any(registration.path == path for registration in self._registrations):
+                raise RegistrationError(
+                    f"{path} is announced by this directory already; withdraw that first, or give "
+                    "the replica another id"
+                )
+            registration = ZooKeeperRegistration(
+                session,
+                path,
+                service,
+                replica,
+                secure=secure,
+                worker=self._worker,
+                rng=self._rng,
+                forget=self._registrations.discard,
+            )
+            self._registrations.add(registration)
         try:
             registration.announce(timeout)
         except RegistrationError:
-            registration.withdraw(timeout=0.0)
+            registration.begin_withdrawal()
             raise
         return registration
 
     def describe(self) -> str:
-        """The session's state for a person, such as "connected" or "suspended for 3.2 s"."""
-        return self._session.describe() if self._session else "not used yet"
+        """The session's state for a person: "connected", "suspended for 3.2 s"."""
+        session = self._session
+        return session.describe() if session is not None else "not used yet"
 
     def close(self) -> None:
         """Closes channels, withdraws announcements, ends the session. Idempotent."""
-        if self._closed:
-            return
+        with self._lock:
+            if self._closed:
+                return
+            # Nothing new is made from here on; what is there already still works.
+            self._closed = True
+            session, self._session = self._session, None
         super().close()
-        for registration in list(self._registrations):
-            registration.withdraw()
-        self._worker.stop()
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        farewells = [each.begin_withdrawal() for each in list(self._registrations)]
+        deadline = time.monotonic() + FAREWELLS
+        if not self._worker.inside:
+            for done in farewells:
+                if not done.wait(max(0.0, deadline - time.monotonic())):
+                    logger.warning("%r: announcements are left to vanish with the session", self)
+                    break
+        # A worker that waits for an answer of a silent ZooKeeper gets none when the session ends.
+        self._worker.stop(max(0.1, deadline - time.monotonic()))
+        if session is not None:
+            session.close(GOODBYE)
 
     def after_fork(self) -> None:
-        """In a forked child: the parent's session and announcements are the parent's.
-
-        The kazoo client is dropped without a word to ZooKeeper: its socket is shared with the
-        parent, whose session must live on.
-        """
+        """In a forked child: the parent's session and announcements are the parent's."""
+        for registration in self._registrations:
+            registration.abandon()
         self._registrations = set()
         for watch in self._watches.values():
             watch.forget_threads()
         self._channels = weakref.WeakSet()
+        if self._session is not None:
+            self._session.abandon()
+            self._session = None
         self._begin_process()
 
     def _begin_process(self) -> None:
         self.caller_id = str(uuid.uuid4())
+        self._lock = threading.Lock()
         self._worker = Worker("shoal-directory")
-        self._session = None
 
     def _running(self) -> Session:
+        self._check_open()
         session = self._session
         if session is None:
             session = self._session = Session(
-                self._servers, self._session_timeout, self._worker, self._connected
+                self._servers,
+                self._session_timeout,
+                self._worker,
+                self._connected,
+                handler=self._handler,
             )
             session.start()
             self._worker.call_later(self._verify_every, self._verify)
-            for watch in list(self._watches.values()):
-                watch.session = session
-                watch.begin()
+            for watch in self._watches.values():
+                watch.begin(session, self._worker)
         return session
 
-    def _connected(self, fresh_session: bool) -> None:
+    def _connected(self, lost_session: bool) -> None:
         for registration in list(self._registrations):
-            registration.ensure_soon(jitter=fresh_session)
+            if lost_session:
+                registration.ensure_after_storm()
+            else:
+                registration.ensure_soon()
         for watch in list(self._watches.values()):
-            watch.reread()
+            watch.reread(spread=True)
 
     def _verify(self) -> None:
         for registration in list(self._registrations):
@@ -213,170 +286,30 @@ class Directory(ChannelOwner):
         self._worker.call_later(self._verify_every, self._verify)
 
 
-class ServiceWatch(SetWatch):
-    """One service's replicas, read from ZooKeeper and watched.
+def parse_hosts(hosts: str) -> tuple[str, str]:
+    """Servers and chroot of ``zk1:2181,zk2:2181/gateway``: the chroot is ``/gateway`` or empty.
 
-    Everything that talks to ZooKeeper runs on the directory's worker thread; watches on ZooKeeper's
-    event thread only mark what has to be read again. A node's data is kept until its own watch says
-    that it changed, so one change costs one list and one read.
+    Raises:
+        ValueError: it can't be read; says what it should look like.
     """
-
-    def __init__(self, directory: Directory, service: str) -> None:
-        path = f"{directory.services_path}/{service}"
-        super().__init__(service, path)
-        self.session: Session | None = None
-        self._directory = directory
-        self._nodes: dict[str, Replica | None] = {}
-        self._stale: set[str] = set()
-        self._scheduled = False
-        self._read_at: float | None = None
-        self._disk_age: float | None = None
-
-    def describe(self) -> str:
-        """The directory's state, and where the present set comes from."""
-        state = self._directory.describe()
-        if self._read_at is not None:
-            age = time.monotonic() - self._read_at
-            return f"{state}; last read {age:.1f} s ago, {len(self.replicas())} replicas"
-        if self._disk_age is not None:
-            return f"{state}; set from disk, {self._disk_age:.0f} s old when loaded"
-        return f"{state}; never read, and no snapshot on disk"
-
-    def begin(self) -> None:
-        """Starts to look: ZooKeeper's answer is preferred, the disk's taken when it is late."""
-        worker = self._directory._worker  # noqa: SLF001 - one module, two halves of one thing
-        self._nodes = {}
-        self._read_at = None
-        self._scheduled = False
-        self.reread()
-        worker.call_later(PREFER_LIVE, self._fall_back)
-        self._plan_resync()
-
-    def reread(self) -> None:
-        """Reads the whole set again, soon."""
-        self._stale.update(self._nodes)
-        self._refresh_soon()
-
-    def _plan_resync(self) -> None:
-        every = self._directory._resync_every  # noqa: SLF001
-        self._later(every * random.uniform(0.8, 1.2), self._resync)  # noqa: S311 - no secret
-
-    def _resync(self) -> None:
-        self.reread()
-        self._plan_resync()
-
-    def _fall_back(self) -> None:
-        if self.known:
-            return
-        loaded = self._directory._cache.load(self.service)  # noqa: SLF001
-        if loaded is None:
-            return
-        replicas, self._disk_age = loaded
-        logger.warning(
-            "%s: ZooKeeper is %s; starting from the snapshot on disk, %.0f s old, %d replicas",
-            self.path,
-            self._directory.describe(),
-            self._disk_age,
-            len(replicas),
-        )
-        self.publish(replicas)
-
-    def _children_changed(self, _event: object) -> None:
-        self._refresh_soon()
-
-    def _node_changed(self, event: Any) -> None:
-        self._stale.add(event.path.rpartition("/")[2])
-        self._refresh_soon()
-
-    def _refresh_soon(self) -> None:
-        # Many events before the read are one read.
-        if not self._scheduled:
-            self._scheduled = True
-            self._later(0.0, self._refresh)
-
-    def _later(self, delay: float, task: Callable[[], object]) -> None:
-        self._directory._worker.call_later(delay, task)  # noqa: SLF001
-
-    def _refresh(self) -> None:
-        self._scheduled = False
-        session = self.session
-        if session is None or not session.connected:
-            return  # The next connect reads everything; the last good set stays.
-        try:
-            self._read(session)
-        except (KazooException, session.client.handler.timeout_exception) as error:
-            logger.warning("%s could not be read (%r); the last good set is kept", self.path, error)
-            self._stale.update(self._nodes)
-            self._later(1.0, self._refresh_soon)
-
-    def _read(self, session: Session) -> None:
-        names = self._names(session)
-        stale, self._stale = self._stale, set()
-        wanted = [name for name in names if name in stale or name not in self._nodes]
-        nodes = {name: self._nodes.get(name) for name in names}
-        for start in range(0, len(wanted), READS_AT_ONCE):
-            if start:
-                # Beyond one batch many callers are reading as we are: let them through.
-                time.sleep(random.uniform(0.0, STORM_JITTER / 10.0))  # noqa: S311 - no secret
-            batch = wanted[start : start + READS_AT_ONCE]
-            reads = [
-                (
-                    name,
-                    session.client.get_async(f"{self.path}/{name}", watch=self._node_changed),
-                )
-                for name in batch
-            ]
-            for name, read in reads:
-                try:
-                    data, _ = session.wait(read)
-                except NoNodeError:
-                    nodes.pop(name, None)
-                else:
-                    nodes[name] = self._decoded(name, data)
-        self._nodes = nodes
-        self._read_at = time.monotonic()
-        if self.publish(replica for replica in nodes.values() if replica) and self.replicas():
-            self._directory._cache.save(self.service, self.replicas())  # noqa: SLF001
-
-    def _names(self, session: Session) -> list[str]:
-        client = session.client
-        for _ in range(3):
-            try:
-                names = session.wait(
-                    client.get_children_async(self.path, watch=self._children_changed)
-                )
-                return list(names)
-            except NoNodeError:
-                # A watch on a missing parent would never fire again (kazoo#153): make it first.
-                session.wait(client.ensure_path_async(self.path))
-        raise KazooException(f"{self.path} keeps being deleted")
-
-    def _decoded(self, name: str, data: bytes) -> Replica | None:
-        try:
-            return instance.decode(data)
-        except InstanceFormatError as error:
-            # Once for each content: the node stays in the cache until it changes.
-            logger.warning(
-                "%s/%s is not a registration and is passed over: %s", self.path, name, error
-            )
-            return None
-
-
-def _parse(hosts: str) -> tuple[str, str]:
-    servers, slash, chroot = hosts.partition("/")
     example = "give servers and a chroot, like 'zk1:2181,zk2:2181/gateway'"
-    if not servers.strip():
-        raise ValueError(f"no ZooKeeper server in {hosts!r}: {example}")
+    if not isinstance(hosts, str):
+        raise ValueError(f"ZooKeeper's address is a string, not {hosts!r}: {example}")  # noqa: TRY004 - one kind of error for one kind of mistake
+    servers, _, chroot = hosts.strip().partition("/")
     try:
         found, _ = collect_hosts(servers)
+        for host, _ in found:
+            # What the resolver would do first; a name that it can't encode would end the session.
+            host.strip().encode("idna")
     except ValueError as error:
         raise ValueError(f"{hosts!r} can't be read as ZooKeeper servers: {example}") from error
-    if not all(host and 0 < port < 65536 for host, port in found):
+    if not all(host.strip() and 0 < port < 65536 for host, port in found):
         raise ValueError(f"{hosts!r} names a server without host or port: {example}")
-    chroot = f"{slash}{chroot}".rstrip("/")
-    if "//" in chroot:
-        raise ValueError(f"the chroot of {hosts!r} has an empty part: {example}")
-    return servers, chroot
+    parts = chroot.rstrip("/").split("/") if chroot.strip("/") else []
+    for part in parts:
+        if part in ("", ".", ".."):
+            raise ValueError(f"the chroot of {hosts!r} has the part {part!r}: {example}")
+    return servers, "".join(f"/{part}" for part in parts)
 
 
 def _check_name(name: str) -> None:

@@ -20,29 +20,42 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 
 
-def default_directory() -> Path:
-    """Where snapshots are kept unless the caller says otherwise: the user's cache directory."""
+def default_directory() -> Path | None:
+    """Where snapshots are kept unless the caller says otherwise: the user's cache directory.
+
+    None for a user without a home.
+    """
     base = os.environ.get("SHOAL_CACHE_DIR")
     if base:
         return Path(base)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shoal"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shoal"
+    except RuntimeError as error:
+        logger.warning(
+            "no snapshots are kept (%s), so no caller can start from here while ZooKeeper is away. "
+            "Give the directory a cache_dir, or set SHOAL_CACHE_DIR.",
+            error,
+        )
+        return None
 
 
 class DiskCache:
     """One file a service, replaced atomically. A disk that fails costs a warning, never a call.
 
     Args:
-        directory: Where the files lie; made when it is missing.
+        directory: Where the files lie; made when it is missing. None keeps nothing.
         ensemble: The ZooKeeper address with chroot: sets of two ensembles never mix.
     """
 
-    def __init__(self, directory: Path, ensemble: str) -> None:
+    def __init__(self, directory: Path | None, ensemble: str) -> None:
         self._directory = directory
         self._ensemble = ensemble
         self._complained = False
 
-    def path(self, service: str) -> Path:
-        """The file of a service."""
+    def path(self, service: str) -> Path | None:
+        """The file of a service; None when nothing is kept."""
+        if self._directory is None:
+            return None
         key = hashlib.sha256(f"{self._ensemble}\0{service}".encode()).hexdigest()[:16]
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in service)
         return self._directory / f"{safe}.{key}.json"
@@ -57,9 +70,12 @@ class DiskCache:
             "replicas": [instance.encode(service, replica).decode() for replica in replicas],
         }
         target = self.path(service)
+        if target is None:
+            return
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self._directory, prefix=f"{target.name}.")
+            # Whoever may write here may tell callers where to call.
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.")
             try:
                 with os.fdopen(handle, "w", encoding="utf-8") as file:
                     json.dump(document, file)
@@ -80,6 +96,8 @@ class DiskCache:
     def load(self, service: str) -> tuple[tuple[Replica, ...], float] | None:
         """The last set and its age in seconds; None when there is none that can be read."""
         target = self.path(service)
+        if target is None:
+            return None
         try:
             document = json.loads(target.read_text(encoding="utf-8"))
             if document["format"] != FORMAT:

@@ -59,7 +59,7 @@ def decode(data: bytes) -> Replica:
     """
     try:
         document = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InstanceFormatError(f"not JSON: {error}") from error
     if not isinstance(document, dict):
         raise InstanceFormatError(f"a JSON object is needed, not {type(document).__name__}")
@@ -112,13 +112,16 @@ def _port(document: Mapping[str, Any]) -> int:
 
 
 def _milliseconds(value: object) -> float:
-    return float(value) if isinstance(value, (int, float)) else 0.0
+    try:
+        return float(value) if isinstance(value, (int, float)) else 0.0
+    except OverflowError:
+        return 0.0
 
 
 def _weight(value: object) -> float:
     try:
         weight = float(value) if isinstance(value, (int, float, str)) else 1.0
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InstanceFormatError(f"'weight' must be a number, not {value!r}") from error
     if not 0.0 < weight < float("inf"):
         raise InstanceFormatError(f"'weight' must be positive, not {value!r}")

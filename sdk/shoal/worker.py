@@ -32,6 +32,11 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._stopped = False
 
+    @property
+    def inside(self) -> bool:
+        """Whether the caller runs on this very thread, and so must not wait for it."""
+        return self._thread is threading.current_thread()
+
     def call_soon(self, task: Task) -> None:
         """Runs ``task`` as soon as the thread is free."""
         self.call_later(0.0, task)
