@@ -38,3 +38,7 @@ class PreconditionError(GatewayError):
 
 class UnavailableError(GatewayError):
     """Nothing was done and the same request may work in a moment."""
+
+
+class DataLossError(GatewayError):
+    """Stored content is not what it was when it was written down."""

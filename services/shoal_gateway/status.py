@@ -11,6 +11,7 @@ import grpc
 
 from shoal_gateway.errors import (
     AlreadyExistsError,
+    DataLossError,
     GatewayError,
     InvalidError,
     NotFoundError,
@@ -26,6 +27,7 @@ CODES: dict[type[GatewayError], grpc.StatusCode] = {
     AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     PreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    DataLossError: grpc.StatusCode.DATA_LOSS,
 }
 
 # What another service of the gateway answered and our own caller should hear as it was said.

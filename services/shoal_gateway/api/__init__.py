@@ -1,0 +1,1 @@
+"""The api: the gateway's face to its users."""

@@ -1,0 +1,94 @@
+"""Runs one replica of the api."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import shoal.aio
+from shoal_gateway import runtime
+from shoal_gateway.api.catalogue import Catalogue, CatalogueError
+from shoal_gateway.api.feed import Feed
+from shoal_gateway.api.files import Files, LogSegments
+from shoal_gateway.api.hints import WakeHints
+from shoal_gateway.api.servicer import ApiServicer, RegistryClient
+from shoal_gateway.api.tails import Tails
+from shoal_gateway.objectstore import ObjectStore
+from shoal_protos.gateway.api.v1 import api_pb2_grpc
+from shoal_protos.gateway.registry.v1 import registry_pb2_grpc
+from shoal_protos.gateway.scheduler.v1 import scheduler_pb2_grpc
+
+EXAMPLES = """
+  python -m shoal_gateway.api --zookeeper 127.0.0.1:2181/gateway \\
+      --objects file:///var/lib/shoal/objects --catalogue /etc/shoal/catalogue
+  python -m shoal_gateway.api --zookeeper zk1:2181,zk2:2181/gateway --id api-2 --host host-2 \\
+      --bind 127.0.2.1:0 --objects file:///var/lib/shoal/objects --catalogue ./catalogue
+"""
+
+# Threads for calls to the object store.
+THREADS = 8
+
+
+async def serve(options: runtime.Common, catalogue: Catalogue, objects: ObjectStore) -> None:
+    """Serves until told to stop, then drains."""
+    executor = ThreadPoolExecutor(THREADS, thread_name_prefix="objects")
+    server = shoal.aio.Server("api", **options.identity())
+    background: list[asyncio.Task[None]] = []
+    try:
+        async with runtime.open_aio_directory(options) as directory:
+            registry = RegistryClient(registry_pb2_grpc.RegistryStub(directory.channel("registry")))
+            feed = Feed(registry.changes)
+            hints = WakeHints(scheduler_pb2_grpc.SchedulerStub(directory.channel("scheduler")))
+            servicer = ApiServicer(
+                catalogue,
+                registry,
+                Files(objects, executor),
+                feed,
+                Tails(LogSegments(objects), executor),
+                hints,
+            )
+            api_pb2_grpc.add_ApiServicer_to_server(servicer, server)
+            background += [
+                asyncio.create_task(feed.run(), name="feed"),
+                asyncio.create_task(hints.run(), name="wake hints"),
+            ]
+            await server.run(directory, bind=options.bind, advertise=options.advertise)
+    finally:
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        executor.shutdown()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; the exit code."""
+    parser = runtime.parser("api", "The gateway's face to its users.", EXAMPLES)
+    parser.add_argument(
+        "--objects",
+        required=True,
+        metavar="URL",
+        help="where inputs, outputs and logs are kept: file:///absolute/path",
+    )
+    parser.add_argument(
+        "--catalogue",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="directory of *.toml files, one application each; read once, at the start",
+    )
+    parsed = parser.parse_args(arguments)
+    options = runtime.common_options(parsed)
+    runtime.configure_logging(options.log_level)
+    try:
+        catalogue = Catalogue.load(parsed.catalogue)
+    except CatalogueError as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    asyncio.run(serve(options, catalogue, ObjectStore.open(parsed.objects)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""The api on the wire: an asyncio server, so that a hundred followers cost no threads."""
+
+# ruff: noqa: N802, D102, ARG002 - methods are named, documented and called as the contract says
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from shoal_gateway import validation as check
+from shoal_gateway.api import logic, logs
+from shoal_gateway.api.catalogue import Catalogue
+from shoal_gateway.api.feed import Feed
+from shoal_gateway.api.files import Files
+from shoal_gateway.api.hints import WakeHints
+from shoal_gateway.api.tails import Tails
+from shoal_gateway.api.tracking import Tracker
+from shoal_gateway.convert import duration
+from shoal_gateway.errors import NotFoundError, PreconditionError
+from shoal_gateway.status import speaks_status
+from shoal_protos.gateway.api.v1 import api_pb2, api_pb2_grpc
+from shoal_protos.gateway.model.v1 import job_pb2
+from shoal_protos.gateway.registry.v1 import registry_pb2, registry_pb2_grpc
+
+# Seconds for one call to the registry, all its attempts included.
+CALL_TIMEOUT = 10.0
+MAX_PAGE = 1000
+MAX_OFFSET = 2**63 - 1
+
+
+class RegistryClient:
+    """The calls to the registry that the api makes, each with its timeout."""
+
+    def __init__(self, stub: registry_pb2_grpc.RegistryAsyncStub) -> None:
+        self.stub = stub
+
+    async def job(self, job_id: str) -> job_pb2.Job:
+        """A job as it is now."""
+        return (await self.with_history(job_id)).job
+
+    async def with_history(self, job_id: str) -> registry_pb2.GetJobResponse:
+        """A job and its events."""
+        return await self.stub.GetJob(registry_pb2.GetJobRequest(id=job_id), timeout=CALL_TIMEOUT)
+
+    async def changes(
+        self, after: int, max_events: int, wait: float
+    ) -> registry_pb2.ChangesResponse:
+        """The history after a cursor."""
+        return await self.stub.Changes(
+            registry_pb2.ChangesRequest(after=after, max_events=max_events, wait=duration(wait)),
+            timeout=wait + CALL_TIMEOUT,
+        )
+
+
+@speaks_status
+class ApiServicer(api_pb2_grpc.ApiServicer):
+    """Users' calls.
+
+    Args:
+        catalogue: What may be run.
+        registry: Where jobs are.
+        files: Inputs and outputs.
+        feed: The history as it grows.
+        tails: Logs as they grow.
+        hints: Told of every new job.
+        now: Seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        registry: RegistryClient,
+        files: Files,
+        feed: Feed,
+        tails: Tails,
+        hints: WakeHints,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._catalogue = catalogue
+        self._registry = registry
+        self._files = files
+        self._feed = feed
+        self._tails = tails
+        self._hints = hints
+        self._tracker = Tracker(feed, registry.job)
+        self._now = now
+
+    async def Applications(
+        self, request: api_pb2.ApplicationsRequest, context: Any
+    ) -> api_pb2.ApplicationsResponse:
+        return api_pb2.ApplicationsResponse(
+            applications=[logic.described(each) for each in self._catalogue.applications]
+        )
+
+    async def Upload(
+        self, request_iterator: AsyncIterator[api_pb2.UploadRequest], context: Any
+    ) -> api_pb2.UploadResponse:
+        return api_pb2.UploadResponse(object=await self._files.upload(aiter(request_iterator)))
+
+    async def Submit(self, request: api_pb2.SubmitRequest, context: Any) -> api_pb2.SubmitResponse:
+        asked = logic.submission(request, self._catalogue, self._now())
+        await self._files.check_inputs(list(asked.spec.inputs))
+        answer = await self._registry.stub.CreateJob(
+            registry_pb2.CreateJobRequest(
+                owner=asked.owner,
+                idempotency_key=asked.idempotency_key,
+                spec=asked.spec,
+                fingerprint=asked.fingerprint,
+            ),
+            timeout=CALL_TIMEOUT,
+        )
+        self._hints.give()
+        return api_pb2.SubmitResponse(job=answer.job, created=answer.created)
+
+    async def Get(self, request: api_pb2.GetRequest, context: Any) -> api_pb2.GetResponse:
+        answer = await self._registry.with_history(check.job_id(request.id))
+        return api_pb2.GetResponse(job=answer.job, events=answer.events)
+
+    async def List(self, request: api_pb2.ListRequest, context: Any) -> api_pb2.ListResponse:
+        for index, state in enumerate(check.at_most(request.states, "states", limit=64)):
+            check.known(state, f"states[{index}]", job_pb2.State.DESCRIPTOR)
+        answer = await self._registry.stub.ListJobs(
+            registry_pb2.ListJobsRequest(
+                owner=check.optional(request.owner, "owner", limit=check.MAX_NAME),
+                states=request.states,
+                page_size=check.whole(request.page_size, "page_size", 0, MAX_PAGE),
+                page_token=request.page_token,
+            ),
+            timeout=CALL_TIMEOUT,
+        )
+        return api_pb2.ListResponse(jobs=answer.jobs, next_page_token=answer.next_page_token)
+
+    async def Watch(
+        self, request: api_pb2.WatchRequest, context: Any
+    ) -> AsyncIterator[api_pb2.WatchResponse]:
+        after = check.whole(request.after, "after", -1, MAX_OFFSET)
+        events = (
+            self._events_of(check.job_id(request.job_id, "job_id"), after)
+            if request.job_id
+            else self._all_events(after)
+        )
+        async for event in events:
+            yield api_pb2.WatchResponse(event=event)
+
+    async def Cancel(self, request: api_pb2.CancelRequest, context: Any) -> api_pb2.CancelResponse:
+        answer = await self._registry.stub.CancelJob(
+            registry_pb2.CancelJobRequest(
+                id=check.job_id(request.id), reason=check.optional(request.reason, "reason")
+            ),
+            timeout=CALL_TIMEOUT,
+        )
+        return api_pb2.CancelResponse(job=answer.job)
+
+    async def Logs(
+        self, request: api_pb2.LogsRequest, context: Any
+    ) -> AsyncIterator[api_pb2.LogsResponse]:
+        job_id = check.job_id(request.job_id, "job_id")
+        check.known(request.stream, "stream", api_pb2.LogStream.DESCRIPTOR)
+        check.whole(request.offset, "offset", 0, MAX_OFFSET)
+        check.whole(request.attempt, "attempt", 0, 2**31 - 1)
+        async with self._tracker.follow(job_id) as tracked:
+            async for piece in logs.pieces(request, tracked, self._tails):
+                yield piece
+
+    async def Outputs(
+        self, request: api_pb2.OutputsRequest, context: Any
+    ) -> api_pb2.OutputsResponse:
+        job = await self._succeeded(check.job_id(request.job_id, "job_id"))
+        return api_pb2.OutputsResponse(manifest=job.manifest, published_at=job.ended_at)
+
+    async def Download(
+        self, request: api_pb2.DownloadRequest, context: Any
+    ) -> AsyncIterator[api_pb2.DownloadResponse]:
+        job_id = check.job_id(request.job_id, "job_id")
+        name = check.file_name(request.name, "name")
+        job = await self._succeeded(job_id)
+        for file in job.manifest.files:
+            if file.name == name:
+                break
+        else:
+            published = ", ".join(file.name for file in job.manifest.files) or "nothing"
+            raise NotFoundError(f"name: job {job.id} did not publish {name!r} but {published}")
+        async for part in self._files.download(file):
+            yield part
+
+    async def _succeeded(self, job_id: str) -> job_pb2.Job:
+        job = await self._registry.job(job_id)
+        if job.state != job_pb2.STATE_SUCCEEDED:
+            name = job_pb2.State.Name(job.state).removeprefix("STATE_")
+            raise PreconditionError(f"job {job_id} is {name}; only a SUCCEEDED job has outputs")
+        return job
+
+    async def _all_events(self, after: int) -> AsyncIterator[job_pb2.Event]:
+        cursor = await self._feed.position() if after < 0 else after
+        async for event in self._feed.follow(cursor):
+            yield event
+
+    async def _events_of(self, job_id: str, after: int) -> AsyncIterator[job_pb2.Event]:
+        # In this order: what happens after the position reaches us through the feed, and what
+        # happened before it is in the history.
+        position = await self._feed.position()
+        history = (await self._registry.with_history(job_id)).events
+        for event in history:
+            if 0 <= after < event.seq:
+                yield event
+        last = history[-1]
+        if last.state in logic.TERMINAL:
+            return
+        async for event in self._feed.follow(position):
+            if event.job_id == job_id and event.seq > max(after, last.seq):
+                yield event
+                if event.state in logic.TERMINAL:
+                    return

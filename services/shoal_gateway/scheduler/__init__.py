@@ -1,0 +1,1 @@
+"""The scheduler: leases queued jobs and offers them to app managers of their flavor."""

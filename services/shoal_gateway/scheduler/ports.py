@@ -1,0 +1,128 @@
+"""The registry and the app managers, reached through the SDK's channels."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import grpc
+
+import shoal
+import shoal.aio
+from shoal_gateway.convert import duration
+from shoal_gateway.scheduler.logic import NobodyTookError, Offer, QueueAwayError
+from shoal_gateway.scheduler.policy import ByRoom
+from shoal_protos.gateway.appmanager.v1 import appmanager_pb2, appmanager_pb2_grpc
+from shoal_protos.gateway.registry.v1 import registry_pb2, registry_pb2_grpc
+
+SERVICE = "appmanager"
+CALL_TIMEOUT = 5.0
+# Shares of a lease: for one manager to answer, and for all that are tried.
+ATTEMPT_SHARE = 0.25
+START_SHARE = 0.7
+
+
+class RegistryQueue:
+    """The queue, in the registry.
+
+    Args:
+        registry: The registry's stub.
+        scheduler_id: This replica's id in the directory.
+        lease: Seconds that an offer may take.
+    """
+
+    def __init__(
+        self, registry: registry_pb2_grpc.RegistryAsyncStub, scheduler_id: str, lease: float
+    ) -> None:
+        self._registry = registry
+        self._scheduler_id = scheduler_id
+        self._lease = lease
+
+    async def lease(self, flavor: str, limit: int) -> Sequence[Offer]:
+        """Takes jobs of a flavor."""
+        request = registry_pb2.LeaseRequest(
+            scheduler_id=self._scheduler_id,
+            max_jobs=limit,
+            lease=duration(self._lease),
+            flavors=[flavor],
+        )
+        try:
+            answer = await self._registry.Lease(request, timeout=CALL_TIMEOUT)
+        except grpc.RpcError as error:
+            raise QueueAwayError(_said(error)) from error
+        return answer.offers
+
+    async def release(self, offers: Sequence[Offer], reason: str) -> None:
+        """Gives jobs back."""
+        request = registry_pb2.ReleaseRequest(
+            claims=[registry_pb2.Claim(job_id=offer.job_id, fence=offer.fence) for offer in offers],
+            reason=reason,
+        )
+        try:
+            await self._registry.Release(request, timeout=CALL_TIMEOUT)
+        except grpc.RpcError as error:
+            raise QueueAwayError(_said(error)) from error
+
+
+class FleetManagers:
+    """App managers by flavor, each flavor through a channel of its own.
+
+    Args:
+        directory: Where they are found.
+        lease: Seconds that an offer may take; Start must be decided well before.
+    """
+
+    def __init__(self, directory: shoal.aio.Directory, lease: float) -> None:
+        self._directory = directory
+        self._lease = lease
+        self._watch = directory.watch(SERVICE)
+        self._stubs: dict[str, tuple[appmanager_pb2_grpc.AppManagerAsyncStub, ByRoom]] = {}
+
+    def flavors(self) -> Mapping[str, int]:
+        """Flavors that somebody serves, and how many replicas do."""
+        return Counter(replica.flavor for replica in self._watch.replicas() if replica.routable)
+
+    async def start(
+        self, flavor: str, offers: Sequence[Offer]
+    ) -> Sequence[appmanager_pb2.StartResponse.Item]:
+        """Offers jobs to one manager; a full one refuses, and the SDK asks another."""
+        stub, policy = self._stub(flavor)
+        call = stub.Start(
+            appmanager_pb2.StartRequest(offers=offers), timeout=self._lease * START_SHARE
+        )
+        try:
+            answer = await call
+        except grpc.RpcError as error:
+            raise NobodyTookError(f"no manager of flavor {flavor} took it: {_said(error)}") from (
+                error
+            )
+        replica = shoal.replica_of(call)
+        if replica is not None:
+            turned_away = any(
+                item.verdict != appmanager_pb2.StartResponse.VERDICT_STARTED
+                for item in answer.items
+            )
+            # Full, or not able to run it: either way the next offer should go elsewhere.
+            utilisation = 1.0 if turned_away else answer.utilisation
+            policy.said(replica, utilisation, time.monotonic())
+        return answer.items
+
+    def _stub(self, flavor: str) -> tuple[appmanager_pb2_grpc.AppManagerAsyncStub, ByRoom]:
+        found = self._stubs.get(flavor)
+        if found is None:
+            policy = ByRoom()
+            channel = self._directory.channel(
+                SERVICE,
+                policy=policy,
+                filter=shoal.where(flavor=flavor),
+                retry=shoal.Retry(attempts=3, attempt_timeout=self._lease * ATTEMPT_SHARE),
+            )
+            found = self._stubs[flavor] = (appmanager_pb2_grpc.AppManagerStub(channel), policy)
+        return found
+
+
+def _said(error: grpc.RpcError) -> str:
+    code = getattr(error, "code", lambda: None)()
+    details = getattr(error, "details", lambda: None)()
+    return f"{code.name}: {details}" if code is not None else str(error)
