@@ -1,5 +1,43 @@
 """Fixtures that all tests share."""
 
+import pytest
+from kazoo.client import KazooClient
+
 from shoal.testing.fixtures import chroot, zookeeper
+from shoal.testing.zookeeper import ZooKeeperServer
 
 __all__ = ["chroot", "zookeeper"]
+
+
+@pytest.fixture
+def own_zookeeper():
+    """A server for one test, which may kill or pause it."""
+    with ZooKeeperServer() as server:
+        yield server
+
+
+@pytest.fixture
+def directories(chroot, tmp_path):
+    """Makes directories for this test's chroot, with its own cache; closes them at the end."""
+    from shoal.directory import Directory
+
+    made = []
+
+    def make(hosts=chroot, **options):
+        options.setdefault("cache_dir", tmp_path / "cache")
+        made.append(Directory(hosts, **options))
+        return made[-1]
+
+    yield make
+    for directory in reversed(made):
+        directory.close()
+
+
+@pytest.fixture
+def operator(zookeeper):
+    """A plain kazoo client without a chroot: an operator, or another framework."""
+    client = KazooClient(hosts=zookeeper.hosts)
+    client.start(timeout=30)
+    yield client
+    client.stop()
+    client.close()

@@ -183,7 +183,8 @@ class Directory(ChannelOwner):
         _check_name(service)
         _check_name(replica.id)
         if not replica.registered_at:
-            replica = replace(replica, registered_at=time.time())
+            # To the millisecond, as it is written: callers see the very same replica.
+            replica = replace(replica, registered_at=round(time.time(), 3))
         path = f"{self.services_path}/{service}/{replica.id}"
         with self._lock:
             session = self._running()

@@ -43,7 +43,7 @@ def encode(service: str, replica: Replica, *, secure: bool = False) -> bytes:
         "port": None if secure else replica.port,
         "sslPort": replica.port if secure else None,
         "payload": payload,
-        "registrationTimeUTC": int(replica.registered_at * 1000.0),
+        "registrationTimeUTC": round(replica.registered_at * 1000.0),
         "serviceType": "DYNAMIC",
         "uriSpec": None,
         "enabled": replica.enabled,

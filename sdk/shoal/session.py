@@ -204,10 +204,19 @@ class Session:
         # "connecting" is what a session is that was never there; losing it would say too much.
         if self._last_session is not None:
             self._connection = Connection(word, now)
+            self._worker.call_later(self.timeout, self._forget_zxid)
         if self.client.client_state == KeeperState.CLOSED and not self._closing:
             # The connection thread ended by itself: a fault in it, which must not be the last word.
             logger.error("kazoo gave up on its connection; starting it again in %g s", REVIVE)
             self._worker.call_later(REVIVE, self._revive)
+
+    def _forget_zxid(self) -> None:
+        # A server refuses a client that has seen later changes than it has, for ever if it came
+        # back without its data. We read everything anew after a connect and can do without that
+        # promise, but give it up only when the session has had its time.
+        if not self.connected and not self._closing:
+            self.client.last_zxid = 0
+            self._worker.call_later(self.timeout, self._forget_zxid)
 
     def _revive(self) -> None:
         if not self._closing:
