@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import tenacity
@@ -16,7 +16,7 @@ import tenacity
 from shoal.failures import Attempt, describe
 from shoal.pool import Pool, ReplicaNode
 from shoal.refusal import pushback_in, refusal_in
-from shoal.replay import LIMIT, ReplayedRequests
+from shoal.replay import LIMIT
 from shoal.retry import Failure, Retry, never_connected, refusal_to_retry
 
 # One line for each retry; off the fast path, so that it may be on by default.
@@ -24,6 +24,14 @@ retry_logger = logging.getLogger("shoal.retry")
 
 # Tells a server which attempt this is, so that it does not multiply retries of its own.
 ATTEMPT_KEY = "shoal-attempt"
+
+
+class Replayable(Protocol):
+    """A stream of requests, which may be too long to send again."""
+
+    @property
+    def replayable(self) -> bool:
+        """Whether all that was sent is still there."""
 
 
 class Again(Exception):  # noqa: N818 - not an error: the word to tenacity
@@ -61,7 +69,7 @@ class CallState:
         self.tried: list[ReplicaNode] = []
         self.attempts: tuple[Attempt, ...] = ()
         # A stream of requests, when that is what is sent; it may have grown too long to send again.
-        self.requests: ReplayedRequests | None = None
+        self.requests: Replayable | None = None
         # Until when the call waits for a first replica, once that is known.
         self.patience: float | None = None
         self._counted = 0

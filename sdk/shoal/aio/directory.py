@@ -86,7 +86,7 @@ class Directory:
             DirectoryClosedError: the directory was closed.
         """
         # Here, so that a process that only announces itself does not load the channel.
-        from shoal.aio.channel import Channel  # noqa: PLC0415
+        from shoal.aio.channel import Channel
 
         if self._closed:
             raise DirectoryClosedError(f"{self!r} was closed; make a new one")

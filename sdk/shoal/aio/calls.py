@@ -1,0 +1,468 @@
+"""The multi-callables of the asyncio channel.
+
+The fast path is `UnaryUnaryMethod.__call__` and `UnaryCall.__await__`: pick, begin, await grpc's
+own call, end. No task is made unless the first attempt fails or has nobody to go to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Generator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+import grpc.aio
+import tenacity
+
+from shoal import bases
+from shoal.aio.failures import AioCallError
+from shoal.aio.replay import END, AioReplayedRequests, Feed
+from shoal.attempts import Again, CallState
+from shoal.idempotency import declared_safe
+from shoal.pool import ReplicaNode
+from shoal_balancer import Outcome, Replica
+
+if TYPE_CHECKING:
+    from shoal.aio.channel import Channel
+
+T = TypeVar("T")
+OK = Outcome.OK
+NEUTRAL = Outcome.NEUTRAL
+
+# Sends one attempt: (the replica's multi-callable, seconds or None, metadata) → grpc's call.
+Send = Callable[[Any, "float | None", Any], Any]
+
+
+class Method:
+    """One method of our channel; each replica's own multi-callable hangs at its endpoint."""
+
+    kind: str
+    streams_requests = False
+
+    def __init__(self, channel: Channel, method: str, serializer: Any, deserializer: Any) -> None:
+        self.channel = channel
+        self.pool = channel.pool
+        self.method = method
+        self.serializer = serializer
+        self._deserializer = deserializer
+        retry = channel.retry
+        self.safe = declared_safe(method) or (retry is not None and method in retry.safe)
+        self.plain = retry is None or retry.attempt_timeout is None
+        self.deposit: Callable[[], object] = retry.budget.deposit if retry is not None else _nothing
+
+    def bind(self, channel: grpc.aio.Channel) -> Any:
+        """This method of one replica's channel; request streams come serialized already."""
+        make = getattr(channel, self.kind)
+        serializer = None if self.streams_requests else self.serializer
+        return make(self.method, serializer, self._deserializer)
+
+    def inner(self, node: ReplicaNode) -> Any:
+        """This method at a node's endpoint."""
+        endpoint = node.endpoint
+        return endpoint.callables.get(self) or endpoint.bind(self)
+
+    def state(self, timeout: float | None, *, wait_for_ready: bool | None) -> CallState:
+        """The book-keeping of one call."""
+        return CallState(
+            self.pool,
+            self.channel.retry,
+            self.method,
+            safe=self.safe,
+            deadline=math.inf if timeout is None else self.pool.clock() + timeout,
+            wait_for_ready=bool(wait_for_ready),
+        )
+
+    def error(self, state: CallState, error: grpc.aio.AioRpcError, why: str) -> AioCallError:
+        """The final error."""
+        return AioCallError.after(error, state.summary(why), state.attempts, why)
+
+    async def drive(
+        self,
+        state: CallState,
+        attempt: Callable[[], Awaitable[T]],
+        first: Again | None = None,
+    ) -> T:
+        """Makes attempts until one succeeds or is the last, with tenacity's waits in between."""
+        failed_before = first
+
+        async def once() -> T:
+            nonlocal failed_before
+            if failed_before is not None:
+                failure, failed_before = failed_before, None
+                raise failure
+            return await attempt()
+
+        if failed_before is None:
+            try:
+                return await attempt()
+            except Again as failure:
+                failed_before = failure
+        return await tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(Again), wait=state.delay, sleep=asyncio.sleep
+        )(once)
+
+
+class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # not generic at run time
+    """What a call with one response returns: to be awaited, as grpc's own.
+
+    Either grpc's call of the first attempt is under way (``_inner`` on ``_node``), or a task makes
+    the attempts that follow and comes back with the response or the error.
+    """
+
+    def __init__(
+        self, method: Method, state: Callable[[], CallState], metadata: Any, send: Send
+    ) -> None:
+        self._method = method
+        self._make_state = state
+        self._metadata = metadata
+        self._send = send
+        self._node: ReplicaNode | None = None
+        self._began = 0.0
+        self._bound: float | None = None
+        self._inner: Any = None
+        self._open = False
+        self._task: asyncio.Task[tuple[Any, AioCallError | None]] | None = None
+        self._error: AioCallError | None = None
+        self._watchers: set[asyncio.Task[None]] = set()
+
+    def begin(self, node: ReplicaNode, began: float, inner: Any, bound: float | None) -> None:
+        """The first attempt is under way."""
+        self._node = node
+        self._began = began
+        self._bound = bound
+        self._inner = inner
+        self._open = True
+
+    def begin_slowly(self) -> None:
+        """The first attempt has nobody to go to yet, or needs a timeout of its own."""
+        self._task = asyncio.create_task(self._attempts(self._make_state(), None))
+
+    @property
+    def replica(self) -> Replica | None:
+        """Who serves it."""
+        return self._node.replica if self._node is not None else None
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        if self._task is None:
+            try:
+                response = yield from self._inner.__await__()
+            except grpc.aio.AioRpcError as error:
+                self._failed(error)
+            except BaseException:
+                self._close(NEUTRAL)
+                raise
+            else:
+                self._close(OK)
+                return response
+        return (yield from self._rest().__await__())
+
+    def __del__(self) -> None:
+        # Never awaited: grpc cancels the call, and the balancer must not wait for its end.
+        if getattr(self, "_open", False):
+            self._close(NEUTRAL)
+
+    def cancel(self) -> bool:
+        """Cancels the call; False when it has ended."""
+        if self._task is not None:
+            return self._task.cancel()
+        return bool(self._inner.cancel())
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        if self._task is not None:
+            return self._task.cancelled()
+        return bool(self._inner.cancelled())
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        if self._task is not None:
+            return self._task.done()
+        # A failure is not the end while it may be tried again.
+        return bool(self._inner.done()) and (not self._open or not _failed_now(self._inner))
+
+    def time_remaining(self) -> float | None:
+        """Seconds to the deadline; None without one."""
+        return self._inner.time_remaining() if self._inner is not None else None
+
+    def add_done_callback(self, callback: Callable[[Any], Any]) -> None:
+        """Calls ``callback`` with this call when it ends."""
+
+        async def watch() -> None:
+            await self._settled()
+            callback(self)
+
+        task = asyncio.create_task(watch())
+        self._watchers.add(task)
+        task.add_done_callback(self._watchers.discard)
+
+    async def initial_metadata(self) -> Any:
+        """The initial metadata."""
+        await self._settled()
+        if self._error is not None:
+            return self._error.initial_metadata()
+        return await self._inner.initial_metadata()
+
+    async def trailing_metadata(self) -> Any:
+        """The trailing metadata; waits for the end."""
+        await self._settled()
+        if self._error is not None:
+            return self._error.trailing_metadata()
+        return await self._inner.trailing_metadata()
+
+    async def code(self) -> grpc.StatusCode:
+        """The status; waits for the end."""
+        await self._settled()
+        if self._error is not None:
+            return self._error.code()
+        if self._task is not None and self._task.cancelled():
+            return grpc.StatusCode.CANCELLED
+        code: grpc.StatusCode = await self._inner.code()
+        return code
+
+    async def details(self) -> str:
+        """The status's details; waits for the end."""
+        await self._settled()
+        if self._error is not None:
+            return self._error.details() or ""
+        details: str = await self._inner.details()
+        return details
+
+    async def debug_error_string(self) -> str:
+        """What grpc's core says of it."""
+        await self._settled()
+        if self._error is not None:
+            return self._error.debug_error_string() or ""
+        text: str = await self._inner.debug_error_string()
+        return text
+
+    async def wait_for_connection(self) -> None:
+        """Waits until the first attempt has a connection."""
+        if self._inner is not None:
+            await self._inner.wait_for_connection()
+
+    async def _settled(self) -> None:
+        """Waits for the end; who is cancelled while waiting here does not cancel the call."""
+        while self._task is None and self._error is None:
+            await self._inner.code()
+            try:
+                await self._inner
+            except grpc.aio.AioRpcError as error:
+                self._failed(error)
+            except asyncio.CancelledError:
+                self._close(NEUTRAL)
+                return
+            else:
+                self._close(OK)
+                return
+        if self._task is not None:
+            await asyncio.wait({self._task})
+            if not self._task.cancelled():
+                _, self._error = self._task.result()
+
+    def _close(self, outcome: Outcome) -> None:
+        if self._open:
+            self._open = False
+            now = self._method.pool.clock()
+            self._node.end(now - self._began, outcome, now)  # type: ignore[union-attr]
+
+    def _failed(self, error: grpc.aio.AioRpcError) -> None:
+        """The first attempt failed: whoever awaits first sees to what follows, once."""
+        if self._task is not None or self._error is not None:
+            return
+        state = self._make_state()
+        now = self._method.pool.clock()
+        node = self._node
+        self._open = False
+        why = state.failed(
+            node,  # type: ignore[arg-type]  # there is one when an attempt has failed
+            error,
+            began=self._began,
+            ended=now,
+            bound=self._bound,
+        )
+        if why is not None:
+            self._error = self._method.error(state, error, why)
+        else:
+            self._task = asyncio.create_task(self._attempts(state, Again()))
+
+    async def _rest(self) -> Any:
+        if self._error is None and self._task is not None:
+            response, self._error = await self._task
+            if self._error is None:
+                return response
+        if self._error is None:
+            raise RuntimeError("a call ended without a response or an error")
+        raise self._error
+
+    async def _attempts(
+        self, state: CallState, first: Again | None
+    ) -> tuple[Any, AioCallError | None]:
+        # Errors come back as values: a task that nobody awaits must not complain about them.
+        try:
+            return await self._method.drive(state, lambda: self._attempt(state), first), None
+        except AioCallError as error:
+            return None, error
+
+    async def _attempt(self, state: CallState) -> Any:
+        method = self._method
+        clock = method.pool.clock
+        node = await method.channel.acquire(state)
+        began = clock()
+        bound = state.timeout(began)
+        try:
+            inner = self._send(method.inner(node), bound, state.metadata(self._metadata))
+            self._inner = inner
+            self._node = node
+            response = await inner
+        except grpc.aio.AioRpcError as error:
+            why = state.failed(node, error, began=began, ended=clock(), bound=bound)
+            if why is None:
+                raise Again from error
+            raise method.error(state, error, why) from error
+        except BaseException:
+            node.end(0.0, NEUTRAL, clock())
+            raise
+        now = clock()
+        node.end(now - began, OK, now)
+        return response
+
+
+class StreamUnaryCall(UnaryCall, grpc.aio.StreamUnaryCall):  # type: ignore[type-arg]
+    """The same for a stream of requests, which may be written one by one."""
+
+    feed: Feed | None = None
+
+    async def write(self, request: Any) -> None:
+        """Sends one request."""
+        await write(self, self.feed, request)
+
+    async def done_writing(self) -> None:
+        """Says that no request follows. Idempotent."""
+        feed, self.feed = self.feed, None
+        if feed is not None:
+            await feed.write(END)
+
+
+class UnaryUnaryMethod(Method, bases.AioUnaryUnary):
+    """One request, one response."""
+
+    kind = "unary_unary"
+
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        """Calls; a `UnaryCall`, to be awaited."""
+        pool = self.pool
+        began = pool.clock()
+
+        def send(inner: Any, bound: float | None, sent: Any) -> Any:
+            return inner(
+                request,
+                timeout=bound,
+                metadata=sent,
+                credentials=credentials,
+                compression=compression,
+            )
+
+        def state() -> CallState:
+            made = self.state(timeout, wait_for_ready=wait_for_ready)
+            if timeout is not None:
+                made.deadline = began + timeout
+            return made
+
+        call = UnaryCall(self, state, metadata, send)
+        self.deposit()
+        node = pool.pick(began)
+        if node is not None and self.plain:
+            node.begin()
+            if not node.retired:
+                endpoint = node.endpoint
+                inner = endpoint.callables.get(self) or endpoint.bind(self)
+                try:
+                    sent = send(inner, timeout, metadata)
+                except BaseException:
+                    node.end(0.0, NEUTRAL, began)
+                    raise
+                call.begin(node, began, sent, timeout)
+                return call
+            node.abandon()
+        call.begin_slowly()
+        return call
+
+
+class StreamUnaryMethod(Method, bases.AioStreamUnary):
+    """A stream of requests, one response."""
+
+    kind = "stream_unary"
+    streams_requests = True
+
+    def __call__(
+        self,
+        request_iterator: Any = None,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        """Calls; a `StreamUnaryCall`, to be awaited."""
+        feed = Feed() if request_iterator is None else None
+        requests = AioReplayedRequests(feed or request_iterator, self.serializer)
+
+        def send(inner: Any, bound: float | None, sent: Any) -> Any:
+            return inner(requests.reader(), bound, sent, credentials, None, compression)
+
+        def state() -> CallState:
+            made = self.state(timeout, wait_for_ready=wait_for_ready)
+            made.requests = requests
+            return made
+
+        call = StreamUnaryCall(self, state, metadata, send)
+        call.feed = feed
+        self.deposit()
+        call.begin_slowly()
+        return call
+
+
+async def write(call: Any, feed: Feed | None, request: Any) -> None:
+    """Writes a request of a call that has not ended."""
+    if call.done():
+        raise asyncio.InvalidStateError("the call has ended")
+    if feed is None:
+        raise asyncio.InvalidStateError("writing was ended, or an iterator gives the requests")
+    put = asyncio.ensure_future(feed.write(request))
+    end = asyncio.ensure_future(call.code())
+    try:
+        await asyncio.wait({put, end}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        end.cancel()
+        if not put.done():
+            put.cancel()
+    if put.cancelled() or not put.done():
+        raise asyncio.InvalidStateError("the call has ended")
+
+
+def settled(coroutine: Any) -> Any:
+    """The value of one of grpc's accessors on a call that has ended, without awaiting."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    coroutine.close()
+    raise RuntimeError("the call has not ended")
+
+
+def _failed_now(inner: Any) -> bool:
+    return settled(inner.code()) is not grpc.StatusCode.OK
+
+
+def _nothing() -> None:
+    """Retries are off: there is no budget to feed."""

@@ -1,0 +1,226 @@
+"""The asyncio channel: a ``grpc.aio.Channel`` that picks a replica for each call."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+
+from shoal import forks
+from shoal.aio.calls import StreamUnaryMethod, UnaryUnaryMethod
+from shoal.aio.failures import AioCallError
+from shoal.aio.streams import StreamStreamMethod, UnaryStreamMethod
+from shoal.aio.transport import AioTransport
+from shoal.attempts import CallState
+from shoal.channel import DEFAULT_EJECTION, DEFAULT_RETRY, FIRST_ANSWER
+from shoal.failures import describe
+from shoal.pool import Filter, Pool, ReplicaNode
+from shoal.protocols import DirectoryLike
+from shoal.retry import Retry
+from shoal.transport import Options
+from shoal_balancer import Ejection, Policy
+
+
+class Channel(grpc.aio.Channel):
+    """A channel to all replicas of a service, for asyncio; `shoal.Channel` says the rest.
+
+    Made on a running event loop and used on that loop only.
+
+    Args:
+        directory: Where the replicas come from.
+        service: Whose.
+        policy: Which replica gets a call; `PeakEwma` when None.
+        retry: What is tried again; None never.
+        filter: Which replicas may be used.
+        credentials: For TLS; None for plaintext.
+        options: grpc's channel options, for each replica's connection.
+        compression: grpc's default compression.
+        interceptors: grpc.aio's; they run for each attempt, for asyncio channels can't be wrapped.
+        ejection: When a failing replica is left alone for a while; None never.
+
+    Raises:
+        RuntimeError: no event loop is running.
+    """
+
+    def __init__(
+        self,
+        directory: DirectoryLike,
+        service: str,
+        *,
+        policy: Policy | None = None,
+        retry: Retry | None = DEFAULT_RETRY,
+        filter: Filter | None = None,  # noqa: A002 - the word that callers look for
+        credentials: grpc.ChannelCredentials | None = None,
+        options: Options = (),
+        compression: grpc.Compression | None = None,
+        interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
+        ejection: Ejection | None = DEFAULT_EJECTION,
+    ) -> None:
+        self.service = service
+        self.retry = retry
+        self._forked = False
+        self._loop = asyncio.get_running_loop()
+        self._change = asyncio.Event()
+        self._transport = AioTransport(self._loop, credentials, options, compression, interceptors)
+        self.pool = Pool(
+            directory,
+            service,
+            self._transport,
+            policy=policy,
+            ejection=ejection,
+            keep=filter,
+            changed=self._changed,
+        )
+        self.pool.follow()
+        forks.on_fork(self)
+
+    def __repr__(self) -> str:
+        return f"<shoal.aio.Channel {self.service} {list(self.pool.balancer.snapshot.nodes)}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self, grace: float | None = None) -> None:
+        """Closes every connection. Idempotent.
+
+        Args:
+            grace: Seconds that calls in flight may take to end; None cancels them at once.
+        """
+        if grace is not None:
+            await self._idle(grace)
+        self.pool.close()
+        self._change.set()
+        await self._transport.finish()
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """READY while there is a replica to call, else IDLE."""
+        del try_to_connect  # each replica is connected to at its first call
+        if self.pool.closed:
+            return grpc.ChannelConnectivity.SHUTDOWN
+        if self.pool.balancer.snapshot.routable:
+            return grpc.ChannelConnectivity.READY
+        return grpc.ChannelConnectivity.IDLE
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Waits until the state is another one."""
+        while self.get_state() is last_observed_state:
+            self._change.clear()
+            if self.get_state() is last_observed_state:
+                await self._change.wait()
+
+    async def channel_ready(self) -> None:
+        """Waits until there is a replica to call."""
+        while (state := self.get_state()) is not grpc.ChannelConnectivity.READY:
+            await self.wait_for_state_change(state)
+
+    def unary_unary(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> UnaryUnaryMethod:
+        """A method with one request and one response."""
+        return UnaryUnaryMethod(self, method, request_serializer, response_deserializer)
+
+    def unary_stream(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> UnaryStreamMethod:
+        """A method with one request and a stream of responses."""
+        return UnaryStreamMethod(self, method, request_serializer, response_deserializer)
+
+    def stream_unary(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> StreamUnaryMethod:
+        """A method with a stream of requests and one response."""
+        return StreamUnaryMethod(self, method, request_serializer, response_deserializer)
+
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> StreamStreamMethod:
+        """A method with a stream either way."""
+        return StreamStreamMethod(self, method, request_serializer, response_deserializer)
+
+    async def acquire(self, state: CallState) -> ReplicaNode:
+        """A replica with a call begun on it; waits for one where the call allows.
+
+        Raises:
+            AioCallError: there is none: UNAVAILABLE, or DEADLINE_EXCEEDED when it was waited for.
+        """
+        while (node := self.acquire_now(state)) is None:
+            self._change.clear()
+            if self.pool.balancer.snapshot.routable or self.pool.closed:
+                continue
+            try:
+                # Bounded, for a first set that is empty, or an end of patience, wakes nobody.
+                await asyncio.wait_for(self._change.wait(), 0.25)
+            except TimeoutError:
+                continue
+        return node
+
+    def acquire_now(self, state: CallState) -> ReplicaNode | None:
+        """The same without waiting; None when there is none yet and the call may wait for one."""
+        if self._forked:
+            raise forks.error(f"the asyncio channel to '{self.service}'", aio=True)
+        pool = self.pool
+        if pool.closed:
+            raise asyncio.InvalidStateError(f"Channel is closed: {self!r}")
+        now = pool.clock()
+        node = pool.take(now, state.tried)
+        if node is not None:
+            return node
+        if state.wait_for_ready:
+            state.patience = state.deadline
+        elif pool.watch.known:
+            state.patience = now
+        elif state.patience is None:
+            state.patience = min(state.deadline, now + FIRST_ANSWER)
+        if now < state.patience:
+            return None
+        late = state.wait_for_ready and not math.isinf(state.deadline)
+        code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.UNAVAILABLE
+        details = describe(pool.nobody(), state.attempts, "there was no replica")
+        raise AioCallError.nobody(code, details, state.attempts)
+
+    def after_fork(self) -> None:
+        """In a forked child: grpc.aio does not survive a fork."""
+        self._forked = True
+        self.pool.pick = lambda *_: None
+
+    def _changed(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._change.set)
+        except RuntimeError:
+            # The loop is closed; nobody waits on it any more.
+            self.pool.closed = True
+
+    async def _idle(self, grace: float) -> None:
+        until = self.pool.clock() + grace
+        nodes = self.pool.balancer.snapshot.everyone().values()
+        while any(node.in_flight for node in nodes) and self.pool.clock() < until:
+            self._change.clear()
+            for node in nodes:
+                node.when_idle(self._change.set)
+            try:
+                await asyncio.wait_for(self._change.wait(), until - self.pool.clock())
+            except TimeoutError:
+                return

@@ -1,0 +1,291 @@
+"""Streams of responses for asyncio, tried again elsewhere while none has been handed out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from shoal import bases
+from shoal.aio.calls import Method, Send, settled, write
+from shoal.aio.failures import AioCallError
+from shoal.aio.replay import END, AioReplayedRequests, Feed
+from shoal.attempts import Again, CallState
+from shoal.pool import ReplicaNode
+from shoal.streams import StreamEnd
+from shoal_balancer import Replica
+
+EOF = grpc.aio.EOF
+
+
+class ResponseStream:
+    """What both kinds of calls with a stream of responses are made of."""
+
+    def __init__(self, method: Method, state: CallState, metadata: Any, send: Send) -> None:
+        self._method = method
+        self._state = state
+        self._metadata = metadata
+        self._send = send
+        self._inner: Any = None
+        self._end: StreamEnd | None = None
+        self._bound: float | None = None
+        self._answered = False
+        self._cancelled = False
+        self._error: AioCallError | None = None
+        self._iterator: AsyncIterator[Any] | None = None
+        self._callbacks: list[Callable[[Any], Any]] = []
+        self.feed: Feed | None = None
+        # Sent now if there is somebody to send it to, as grpc does; else at the first read.
+        try:
+            node = method.channel.acquire_now(state)
+        except AioCallError as error:
+            self._error = error
+        else:
+            if node is not None:
+                self._start(node)
+
+    @property
+    def replica(self) -> Replica | None:
+        """Who serves it."""
+        return self._end.node.replica if self._end is not None else None
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        if self._iterator is None:
+            self._iterator = self._messages()
+        return self._iterator
+
+    async def read(self) -> Any:
+        """The next response, or ``grpc.aio.EOF``.
+
+        Raises:
+            AioCallError: the call failed.
+        """
+        if self._error is not None:
+            raise self._error
+        try:
+            if self._inner is None:
+                await self._connect()
+            return await self._next()
+        except Again as failure:
+            return await self._elsewhere(failure)
+
+    async def write(self, request: Any) -> None:
+        """Sends one request of a call without an iterator."""
+        await write(self, self.feed, request)
+
+    async def done_writing(self) -> None:
+        """Says that no request follows. Idempotent."""
+        feed, self.feed = self.feed, None
+        if feed is not None:
+            await feed.write(END)
+
+    def cancel(self) -> bool:
+        """Cancels the call; False when it has ended."""
+        self._cancelled = True
+        return bool(self._inner.cancel()) if self._inner is not None else True
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self._cancelled
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        if self._error is not None:
+            return True
+        return bool(self._inner.done()) if self._inner is not None else self._cancelled
+
+    def time_remaining(self) -> float | None:
+        """Seconds to the deadline; None without one."""
+        return self._inner.time_remaining() if self._inner is not None else None
+
+    def add_done_callback(self, callback: Callable[[Any], Any]) -> None:
+        """Calls ``callback`` with this call when it ends."""
+        if self._error is not None:
+            callback(self)
+        elif self._inner is None:
+            self._callbacks.append(callback)
+        else:
+            self._inner.add_done_callback(lambda _: callback(self))
+
+    async def initial_metadata(self) -> Any:
+        """The initial metadata."""
+        inner = await self._call()
+        if self._error is not None:
+            return self._error.initial_metadata()
+        return await inner.initial_metadata()
+
+    async def trailing_metadata(self) -> Any:
+        """The trailing metadata; waits for the end."""
+        inner = await self._call()
+        if self._error is not None:
+            return self._error.trailing_metadata()
+        return await inner.trailing_metadata()
+
+    async def code(self) -> grpc.StatusCode:
+        """The status; waits for the end."""
+        inner = await self._call()
+        if self._error is not None:
+            return self._error.code()
+        code: grpc.StatusCode = await inner.code()
+        return code
+
+    async def details(self) -> str:
+        """The status's details; waits for the end."""
+        inner = await self._call()
+        details = self._error.details() if self._error is not None else await inner.details()
+        return details or ""
+
+    async def wait_for_connection(self) -> None:
+        """Waits until the attempt has a connection."""
+        inner = await self._call()
+        if self._error is None:
+            await inner.wait_for_connection()
+
+    async def _call(self) -> Any:
+        if self._error is None and self._inner is None:
+            try:
+                await self._connect()
+            except AioCallError as error:
+                self._error = error
+        return self._inner
+
+    async def _messages(self) -> AsyncIterator[Any]:
+        while (message := await self.read()) is not EOF:
+            yield message
+
+    async def _connect(self) -> None:
+        self._start(await self._method.channel.acquire(self._state))
+
+    def _start(self, node: ReplicaNode) -> None:
+        clock = self._method.pool.clock
+        rest = self._state.deadline - clock()
+        self._bound = None if rest == float("inf") else max(rest, 0.0)
+        end = StreamEnd(node, clock)
+        try:
+            inner = self._send(
+                self._method.inner(node), self._bound, self._state.metadata(self._metadata)
+            )
+        except BaseException:
+            end.end(None, ())
+            raise
+        self._inner = inner
+        self._end = end
+
+        def ended(_: object) -> None:
+            end.end(settled(inner.code()), settled(inner.trailing_metadata()))
+
+        inner.add_done_callback(ended)
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            self.add_done_callback(callback)
+
+    async def _next(self) -> Any:
+        end = self._end
+        try:
+            message = await self._inner.read()
+        except grpc.aio.AioRpcError as error:
+            raise self._failed(error) from error
+        if message is not EOF and end is not None and not self._answered:
+            self._answered = True
+            end.message()
+        return message
+
+    def _failed(self, error: grpc.aio.AioRpcError) -> BaseException:
+        end = self._end
+        if end is None:
+            return RuntimeError("a stream failed before it began")
+        why = self._state.failed(
+            end.node,
+            error,
+            began=end.began,
+            ended=self._method.pool.clock(),
+            bound=self._bound,
+            begun=False,
+            answered=self._answered or self._cancelled,
+        )
+        if why is None:
+            return Again()
+        self._error = self._method.error(self._state, error, why)
+        return self._error
+
+    async def _elsewhere(self, failure: Again) -> Any:
+        async def once() -> Any:
+            await self._connect()
+            return await self._next()
+
+        try:
+            return await self._method.drive(self._state, once, failure)
+        except AioCallError as error:
+            self._error = error
+            raise
+
+
+class UnaryStreamCall(ResponseStream, grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]
+    """One request, a stream of responses."""
+
+
+class StreamStreamCall(ResponseStream, grpc.aio.StreamStreamCall):  # type: ignore[type-arg]
+    """A stream either way."""
+
+
+class UnaryStreamMethod(Method, bases.AioUnaryStream):
+    """One request, a stream of responses."""
+
+    kind = "unary_stream"
+
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        """Calls; a `UnaryStreamCall`, to be iterated over."""
+
+        def send(inner: Any, bound: float | None, sent: Any) -> Any:
+            return inner(
+                request,
+                timeout=bound,
+                metadata=sent,
+                credentials=credentials,
+                compression=compression,
+            )
+
+        self.deposit()
+        state = self.state(timeout, wait_for_ready=wait_for_ready)
+        return UnaryStreamCall(self, state, metadata, send)
+
+
+class StreamStreamMethod(Method, bases.AioStreamStream):
+    """A stream either way."""
+
+    kind = "stream_stream"
+    streams_requests = True
+
+    def __call__(
+        self,
+        request_iterator: Any = None,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        """Calls; a `StreamStreamCall`, to be iterated over and written to."""
+        feed = Feed() if request_iterator is None else None
+        requests = AioReplayedRequests(feed or request_iterator, self.serializer)
+        state = self.state(timeout, wait_for_ready=wait_for_ready)
+        state.requests = requests
+
+        def send(inner: Any, bound: float | None, sent: Any) -> Any:
+            return inner(requests.reader(), bound, sent, credentials, None, compression)
+
+        self.deposit()
+        call = StreamStreamCall(self, state, metadata, send)
+        call.feed = feed
+        return call
