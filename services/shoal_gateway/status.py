@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
 
 import grpc
@@ -120,12 +121,14 @@ def _async_unary(method: Callable[..., Any]) -> Callable[..., Any]:
     return answer
 
 
-def _async_stream(method: Callable[..., AsyncIterator[Any]]) -> Callable[..., Any]:
+def _async_stream(method: Callable[..., AsyncGenerator[Any, None]]) -> Callable[..., Any]:
     @functools.wraps(method)
     async def answer(self: Any, request: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            async for response in method(self, request, context):
-                yield response
+            # A caller that goes away ends the handler here and now, not when it is collected.
+            async with contextlib.aclosing(method(self, request, context)) as responses:
+                async for response in responses:
+                    yield response
         except (GatewayError, grpc.RpcError) as error:
             status = status_of(error)
             if status is None:

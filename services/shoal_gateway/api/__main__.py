@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import shoal.aio
 from shoal_gateway import runtime
@@ -39,9 +40,19 @@ async def serve(options: runtime.Common, catalogue: Catalogue, objects: ObjectSt
     background: list[asyncio.Task[None]] = []
     try:
         async with runtime.open_aio_directory(options) as directory:
-            registry = RegistryClient(registry_pb2_grpc.RegistryStub(directory.channel("registry")))
+            registry = RegistryClient(
+                cast(
+                    "registry_pb2_grpc.RegistryAsyncStub",
+                    registry_pb2_grpc.RegistryStub(directory.channel("registry")),
+                )
+            )
             feed = Feed(registry.changes)
-            hints = WakeHints(scheduler_pb2_grpc.SchedulerStub(directory.channel("scheduler")))
+            hints = WakeHints(
+                cast(
+                    "scheduler_pb2_grpc.SchedulerAsyncStub",
+                    scheduler_pb2_grpc.SchedulerStub(directory.channel("scheduler")),
+                )
+            )
             servicer = ApiServicer(
                 catalogue,
                 registry,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -58,7 +59,7 @@ class Files:
                 if size > MAX_UPLOAD:
                     raise InvalidError("chunk", f"exceeds {MAX_UPLOAD} bytes, the largest upload")
                 digest.update(part.chunk)
-                await self._blocking(lambda data=part.chunk: spool.write(data))
+                await self._blocking(functools.partial(spool.write, part.chunk))
             found = digest.hexdigest()
             if expected and found != expected:
                 raise InvalidError("header.sha256", f"is {expected}; the content has {found}")
@@ -77,7 +78,9 @@ class Files:
         for index, file in enumerate(files):
             field = f"inputs[{index}].object"
             try:
-                stored = await self._blocking(lambda key=file.object.key: self._objects.stat(key))
+                stored = await self._blocking(
+                    functools.partial(self._objects.stat, file.object.key)
+                )
             except ObjectMissingError:
                 raise InvalidError(
                     f"{field}.key", f"{file.object.key} was not uploaded; call Upload first"

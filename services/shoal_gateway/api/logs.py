@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from shoal_gateway.api.logic import TERMINAL, attempt_numbered, log_prefix
 from shoal_gateway.api.tails import Tail, Tails
@@ -15,7 +16,7 @@ from shoal_protos.gateway.model.v1 import job_pb2
 
 async def pieces(
     request: api_pb2.LogsRequest, tracked: Tracked, tails: Tails
-) -> AsyncIterator[api_pb2.LogsResponse]:
+) -> AsyncGenerator[api_pb2.LogsResponse, None]:
     """What a job wrote and, with ``follow``, what it writes.
 
     Without an attempt in the request a follower goes on with each attempt that the job starts anew,
@@ -31,8 +32,9 @@ async def pieces(
     while True:
         attempt = attempt_numbered(tracked.job, number)
         if attempt is not None:
-            async for begin, data in _of_attempt(request, tracked, attempt, offset, tails):
-                yield api_pb2.LogsResponse(data=data, offset=begin, attempt=number)
+            async with aclosing(_of_attempt(request, tracked, attempt, offset, tails)) as written:
+                async for begin, data in written:
+                    yield api_pb2.LogsResponse(data=data, offset=begin, attempt=number)
         if not request.follow or request.attempt:
             return
         following = await _later_attempt(tracked, number)
@@ -50,7 +52,7 @@ async def _of_attempt(
     attempt: job_pb2.Attempt,
     offset: int,
     tails: Tails,
-) -> AsyncIterator[tuple[int, bytes]]:
+) -> AsyncGenerator[tuple[int, bytes], None]:
     prefix = log_prefix(request.job_id, attempt, request.stream)
     if not request.follow:
         tail = tails.once(prefix)

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 from shoal_gateway import validation as check
@@ -141,8 +142,9 @@ class ApiServicer(api_pb2_grpc.ApiServicer):
             if request.job_id
             else self._all_events(after)
         )
-        async for event in events:
-            yield api_pb2.WatchResponse(event=event)
+        async with aclosing(events):
+            async for event in events:
+                yield api_pb2.WatchResponse(event=event)
 
     async def Cancel(self, request: api_pb2.CancelRequest, context: Any) -> api_pb2.CancelResponse:
         answer = await self._registry.stub.CancelJob(
@@ -160,8 +162,11 @@ class ApiServicer(api_pb2_grpc.ApiServicer):
         check.known(request.stream, "stream", api_pb2.LogStream.DESCRIPTOR)
         check.whole(request.offset, "offset", 0, MAX_OFFSET)
         check.whole(request.attempt, "attempt", 0, 2**31 - 1)
-        async with self._tracker.follow(job_id) as tracked:
-            async for piece in logs.pieces(request, tracked, self._tails):
+        async with (
+            self._tracker.follow(job_id) as tracked,
+            aclosing(logs.pieces(request, tracked, self._tails)) as pieces,
+        ):
+            async for piece in pieces:
                 yield piece
 
     async def Outputs(
@@ -192,12 +197,12 @@ class ApiServicer(api_pb2_grpc.ApiServicer):
             raise PreconditionError(f"job {job_id} is {name}; only a SUCCEEDED job has outputs")
         return job
 
-    async def _all_events(self, after: int) -> AsyncIterator[job_pb2.Event]:
+    async def _all_events(self, after: int) -> AsyncGenerator[job_pb2.Event, None]:
         cursor = await self._feed.position() if after < 0 else after
         async for event in self._feed.follow(cursor):
             yield event
 
-    async def _events_of(self, job_id: str, after: int) -> AsyncIterator[job_pb2.Event]:
+    async def _events_of(self, job_id: str, after: int) -> AsyncGenerator[job_pb2.Event, None]:
         # In this order: what happens after the position reaches us through the feed, and what
         # happened before it is in the history.
         position = await self._feed.position()

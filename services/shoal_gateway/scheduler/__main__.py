@@ -7,6 +7,7 @@ import asyncio
 import random
 import sys
 from collections.abc import Sequence
+from typing import cast
 
 import shoal.aio
 from shoal_gateway import runtime
@@ -26,7 +27,10 @@ EXAMPLES = """
 async def serve(options: runtime.Common, poll: float, lease: float) -> None:
     """Schedules until told to stop, then gives back what it holds."""
     async with runtime.open_aio_directory(options) as directory:
-        registry = registry_pb2_grpc.RegistryStub(directory.channel("registry"))
+        registry = cast(
+            "registry_pb2_grpc.RegistryAsyncStub",
+            registry_pb2_grpc.RegistryStub(directory.channel("registry")),
+        )
         dispatcher = Dispatcher(
             RegistryQueue(registry, options.id, lease),
             FleetManagers(directory, lease),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import grpc
 
@@ -118,7 +119,11 @@ class FleetManagers:
                 filter=shoal.where(flavor=flavor),
                 retry=shoal.Retry(attempts=3, attempt_timeout=self._lease * ATTEMPT_SHARE),
             )
-            found = self._stubs[flavor] = (appmanager_pb2_grpc.AppManagerStub(channel), policy)
+            stub = cast(
+                "appmanager_pb2_grpc.AppManagerAsyncStub",
+                appmanager_pb2_grpc.AppManagerStub(channel),
+            )
+            found = self._stubs[flavor] = (stub, policy)
         return found
 
 
