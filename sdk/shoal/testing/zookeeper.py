@@ -8,83 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from kazoo.client import KazooClient
 
-# Where Debian keeps the jar, which names its libraries, and the logger that it leaves to choose.
-_JAR = "/usr/share/java/zookeeper.jar"
-_LOGGER = "/usr/share/java/slf4j-simple.jar"
-
-_CURE = (
-    "Install both with `apt-get install zookeeper`, or set JAVA_HOME, and ZOOKEEPER_HOME to an "
-    "unpacked release of ZooKeeper."
+from shoal.testing.installed import (
+    ZooKeeperError,
+    find_classpath,
+    find_java,
+    free_port,
+    poll,
 )
 
-# Below the range from which Linux takes the ports of outgoing connections (32768 and up): a port
-# of ours stays free while its server is down, and can be bound again.
-_PORTS = range(18000, 32000)
-
-
-class ZooKeeperError(RuntimeError):
-    """ZooKeeper could not be found, started or reached; the message says what to do."""
-
-
-def find_java() -> str:
-    """The Java launcher: ``$JAVA_HOME/bin/java``, or the one on the path.
-
-    Raises:
-        ZooKeeperError: there is none.
-    """
-    home = os.environ.get("JAVA_HOME")
-    if home and (Path(home) / "bin" / "java").exists():
-        return str(Path(home) / "bin" / "java")
-    found = shutil.which("java")
-    if found is None:
-        raise ZooKeeperError(f"ZooKeeper needs Java, and `java` is not on the path. {_CURE}")
-    return found
-
-
-def find_classpath() -> str:
-    """ZooKeeper's jar and libraries: from ``$ZOOKEEPER_HOME``, or where Debian puts them.
-
-    Raises:
-        ZooKeeperError: there is none.
-    """
-    home = os.environ.get("ZOOKEEPER_HOME")
-    if home and list(Path(home, "lib").glob("zookeeper-*.jar")):
-        # Its settings for logging lie in conf.
-        return f"{home}/conf:{home}/lib/*"
-    if not Path(_JAR).exists():
-        raise ZooKeeperError(f"{_JAR} does not exist. {_CURE}")
-    return f"{_JAR}:{_LOGGER}"
-
-
-def free_port(address: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on and that no outgoing connection will take.
-
-    Raises:
-        ZooKeeperError: none was found.
-    """
-    for port in random.sample(_PORTS, 200):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((address, port))
-            except OSError:
-                continue
-            return port
-    raise ZooKeeperError(f"no free port on {address} from {_PORTS.start} to {_PORTS.stop}")
+__all__ = ["ZooKeeperEnsemble", "ZooKeeperError", "ZooKeeperServer", "free_port"]
 
 
 class ZooKeeperServer:
@@ -239,7 +183,7 @@ class ZooKeeperServer:
         def serves_or_ended() -> bool:
             return not self.running or bool(self.mode)
 
-        served = _poll(serves_or_ended, timeout) and self.running
+        served = poll(serves_or_ended, timeout) and self.running
         if not served:
             state = f"did not serve within {timeout:g} s" if self.running else "ended"
             raise ZooKeeperError(f"{self!r} {state}; its log ends with\n{self._log_end()}")
@@ -360,7 +304,7 @@ class ZooKeeperServer:
                 os.kill(pid, number)
                 # A paused process takes note of SIGTERM only when it goes on.
                 os.kill(pid, signal.SIGCONT)
-            if not _poll(lambda: not self.running, timeout):
+            if not poll(lambda: not self.running, timeout):
                 return False
         self._pid_file.unlink(missing_ok=True)
         return True
@@ -482,13 +426,3 @@ class ZooKeeperEnsemble:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         kept.write_text("\n".join(lines) + "\n", encoding="ascii")
         return lines
-
-
-def _poll(holds: Callable[[], bool], timeout: float) -> bool:
-    """Asks every 20 ms whether something of another process holds; False after ``timeout``."""
-    deadline = time.monotonic() + timeout
-    while not holds():
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.02)
-    return True

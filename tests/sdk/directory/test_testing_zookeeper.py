@@ -6,13 +6,8 @@ import socket
 import pytest
 from kazoo.client import KazooClient
 
-from shoal.testing.zookeeper import (
-    ZooKeeperEnsemble,
-    ZooKeeperError,
-    ZooKeeperServer,
-    find_classpath,
-    find_java,
-)
+from shoal.testing.installed import ZooKeeperError, find_classpath, find_java
+from shoal.testing.zookeeper import ZooKeeperEnsemble, ZooKeeperServer
 
 
 def connect(hosts: str) -> KazooClient:
@@ -73,7 +68,7 @@ def test_what_is_missing_is_named_with_its_cure(monkeypatch, tmp_path):
     monkeypatch.delenv("JAVA_HOME", raising=False)
     with pytest.raises(ZooKeeperError, match="apt-get install zookeeper"):
         find_java()
-    monkeypatch.setattr("shoal.testing.zookeeper._JAR", str(tmp_path / "zookeeper.jar"))
+    monkeypatch.setattr("shoal.testing.installed._JAR", str(tmp_path / "zookeeper.jar"))
     monkeypatch.delenv("ZOOKEEPER_HOME", raising=False)
     with pytest.raises(ZooKeeperError, match="apt-get install zookeeper"):
         find_classpath()

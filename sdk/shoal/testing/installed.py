@@ -1,0 +1,85 @@
+"""What a local ZooKeeper needs of the machine: Java, the jar, a port, and some patience."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+# Where Debian keeps the jar, which names its libraries, and the logger that it leaves to choose.
+_JAR = "/usr/share/java/zookeeper.jar"
+_LOGGER = "/usr/share/java/slf4j-simple.jar"
+
+_CURE = (
+    "Install both with `apt-get install zookeeper`, or set JAVA_HOME, and ZOOKEEPER_HOME to an "
+    "unpacked release of ZooKeeper."
+)
+
+# Below the range from which Linux takes the ports of outgoing connections (32768 and up): a port
+# of ours stays free while its server is down, and can be bound again.
+_PORTS = range(18000, 32000)
+
+
+class ZooKeeperError(RuntimeError):
+    """ZooKeeper could not be found, started or reached; the message says what to do."""
+
+
+def find_java() -> str:
+    """The Java launcher: ``$JAVA_HOME/bin/java``, or the one on the path.
+
+    Raises:
+        ZooKeeperError: there is none.
+    """
+    home = os.environ.get("JAVA_HOME")
+    if home and (Path(home) / "bin" / "java").exists():
+        return str(Path(home) / "bin" / "java")
+    found = shutil.which("java")
+    if found is None:
+        raise ZooKeeperError(f"ZooKeeper needs Java, and `java` is not on the path. {_CURE}")
+    return found
+
+
+def find_classpath() -> str:
+    """ZooKeeper's jar and libraries: from ``$ZOOKEEPER_HOME``, or where Debian puts them.
+
+    Raises:
+        ZooKeeperError: there is none.
+    """
+    home = os.environ.get("ZOOKEEPER_HOME")
+    if home and list(Path(home, "lib").glob("zookeeper-*.jar")):
+        # Its settings for logging lie in conf.
+        return f"{home}/conf:{home}/lib/*"
+    if not Path(_JAR).exists():
+        raise ZooKeeperError(f"{_JAR} does not exist. {_CURE}")
+    return f"{_JAR}:{_LOGGER}"
+
+
+def free_port(address: str = "127.0.0.1") -> int:
+    """A TCP port that nobody listens on and that no outgoing connection will take.
+
+    Raises:
+        ZooKeeperError: none was found.
+    """
+    for port in random.sample(_PORTS, 200):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError:
+                continue
+            return port
+    raise ZooKeeperError(f"no free port on {address} from {_PORTS.start} to {_PORTS.stop}")
+
+
+def poll(holds: Callable[[], bool], timeout: float) -> bool:
+    """Asks every 20 ms whether something of another process holds; False after ``timeout``."""
+    deadline = time.monotonic() + timeout
+    while not holds():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True
