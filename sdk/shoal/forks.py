@@ -53,3 +53,11 @@ def error(what: str, *, aio: bool = False) -> ShoalForkError:
         "directory and channel in the child before the parent has used any (for example in a "
         "post-fork hook)."
     )
+
+
+def server_error(what: str) -> ShoalForkError:
+    """The error for using a server in a child: its port and threads are the parent's."""
+    return ShoalForkError(
+        f"{what} was made before this process forked; its port and its threads are the parent's. "
+        "Make the server in the child."
+    )

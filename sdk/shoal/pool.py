@@ -6,6 +6,7 @@ channels and talking over them, is behind `Transport`.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import threading
@@ -17,6 +18,9 @@ from shoal.protocols import DirectoryLike
 from shoal_balancer import Balancer, Ejection, Node, PeakEwma, Policy, Replica
 
 logger = logging.getLogger(__name__)
+
+# Each channel says its own hello and goodbye: two of one process leave a replica at their own times.
+_numbers = itertools.count(1)
 
 Filter = Callable[[Replica], bool]
 
@@ -91,13 +95,13 @@ class Endpoint:
         """Tells the replica that we may call, so that a drain of its waits for us."""
         if self._channel is not None and not self.greeted:
             self.greeted = True
-            self._pool.transport.hello(self._channel, self._pool.directory.caller_id)
+            self._pool.transport.hello(self._channel, self._pool.caller_id)
 
     def release(self) -> None:
         """Tells the replica that our last call there has ended."""
         if self._channel is not None and self.greeted:
             self.greeted = False
-            self._pool.transport.released(self._channel, self._pool.directory.caller_id)
+            self._pool.transport.released(self._channel, self._pool.caller_id)
 
     def close(self) -> None:
         """Closes the connection. Idempotent."""
@@ -152,6 +156,7 @@ class Pool:
     def begin(self) -> None:
         """Starts, or starts anew in a forked child: no nodes, no connections."""
         self.closed = False
+        self.caller_id = f"{self.directory.caller_id}.{next(_numbers)}"
         self._unsubscribe: Callable[[], None] | None = None
         self.balancer: Balancer[Endpoint] = Balancer(
             self.policy,

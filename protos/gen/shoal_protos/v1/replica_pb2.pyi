@@ -16,7 +16,7 @@ class HelloRequest(google.protobuf.message.Message):
 
     CALLER_ID_FIELD_NUMBER: builtins.int
     caller_id: builtins.str
-    """One per calling process and directory: a UUID. Required."""
+    """One per calling channel: the process's UUID and a number. Required."""
     def __init__(
         self,
         *,
