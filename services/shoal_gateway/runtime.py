@@ -15,8 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import shoal
 import shoal.aio
+import shoal.directory
 
 LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s %(message)s"
 LOG_TIME = "%Y-%m-%dT%H:%M:%S"
@@ -134,9 +134,9 @@ def configure_logging(level: str) -> None:
         logging.getLogger("kazoo").setLevel(logging.WARNING)
 
 
-def open_directory(options: Common) -> shoal.Directory:
+def open_directory(options: Common) -> shoal.directory.Directory:
     """The process's directory for sync code. Neither blocks nor raises when ZooKeeper is down."""
-    return shoal.Directory(options.zookeeper, cache_dir=options.cache)
+    return shoal.directory.Directory(options.zookeeper, cache_dir=options.cache)
 
 
 def open_aio_directory(options: Common) -> shoal.aio.Directory:

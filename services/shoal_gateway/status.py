@@ -57,14 +57,16 @@ def status_of(error: GatewayError | grpc.RpcError) -> tuple[grpc.StatusCode, str
 
 
 def speaks_status(servicer: Servicer) -> Servicer:
-    """Class decorator: every method of a servicer answers our errors with their status code.
+    """Class decorator: a servicer's calls answer our errors with their status code.
 
     Handlers may be of any kind: functions, generators, coroutines and asynchronous generators. What
     another service answered passes through with its code; anything else stays an error of the
     handler, which grpc logs and answers with UNKNOWN.
     """
+    contract = [base for base in servicer.__mro__[1:] if base is not object]
     for name, member in list(vars(servicer).items()):
-        if inspect.isfunction(member) and not name.startswith("_"):
+        # The contract's methods are those that the generated base has too.
+        if inspect.isfunction(member) and any(name in vars(base) for base in contract):
             setattr(servicer, name, _speaking(member))
     return servicer
 

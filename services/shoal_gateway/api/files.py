@@ -6,14 +6,13 @@ import asyncio
 import functools
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from typing import IO, TypeVar
+from typing import IO, Protocol, TypeVar
 
 from shoal_gateway import validation as check
 from shoal_gateway.api.logic import upload_key
 from shoal_gateway.errors import DataLossError, InvalidError
-from shoal_gateway.objectstore import ObjectMissingError, ObjectStore
 from shoal_protos.gateway.api.v1 import api_pb2
 from shoal_protos.gateway.model.v1 import job_pb2
 
@@ -26,6 +25,37 @@ IN_MEMORY = 8 * 1024 * 1024
 PIECE = 256 * 1024
 
 
+class Stored(Protocol):
+    """What the object store says of an object."""
+
+    @property
+    def key(self) -> str:
+        """Its name in the store."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+
+class Objects(Protocol):
+    """What the api needs of the object store; its calls block. Objects never change or go."""
+
+    def put(self, key: str, chunks: Iterable[bytes], sha256: str | None = None) -> Stored:
+        """Stores an object, all of it or nothing."""
+
+    def get(self, key: str, offset: int = 0) -> Iterable[bytes]:
+        """An object's content."""
+
+    def stat(self, key: str) -> Stored:
+        """What is known of an object."""
+
+    def list(self, prefix: str) -> Iterable[Stored]:
+        """Objects whose key begins with a prefix."""
+
+    def exists(self, key: str) -> bool:
+        """Whether there is such an object."""
+
+
 class Files:
     """Uploads and downloads.
 
@@ -34,7 +64,7 @@ class Files:
         executor: Runs them.
     """
 
-    def __init__(self, objects: ObjectStore, executor: Executor) -> None:
+    def __init__(self, objects: Objects, executor: Executor) -> None:
         self._objects = objects
         self._executor = executor
 
@@ -77,14 +107,11 @@ class Files:
         """
         for index, file in enumerate(files):
             field = f"inputs[{index}].object"
-            try:
-                stored = await self._blocking(
-                    functools.partial(self._objects.stat, file.object.key)
-                )
-            except ObjectMissingError:
+            if not await self._blocking(functools.partial(self._objects.exists, file.object.key)):
                 raise InvalidError(
                     f"{field}.key", f"{file.object.key} was not uploaded; call Upload first"
-                ) from None
+                )
+            stored = await self._blocking(functools.partial(self._objects.stat, file.object.key))
             if stored.size != file.object.size:
                 raise InvalidError(
                     f"{field}.size", f"is {file.object.size}; the object has {stored.size} bytes"
@@ -96,15 +123,15 @@ class Files:
         Raises:
             DataLossError: the content is gone, or is not what the manifest says.
         """
+        key = file.object.key
+        if not await self._blocking(lambda: self._objects.exists(key)):
+            raise DataLossError(f"{file.name}: {key} is not in the object store any more")
         digest = hashlib.sha256()
-        try:
-            chunks = await self._blocking(lambda: iter(self._objects.get(file.object.key)))
-            while (chunk := await self._blocking(lambda: next(chunks, None))) is not None:
-                digest.update(chunk)
-                for begin in range(0, len(chunk), PIECE):
-                    yield api_pb2.DownloadResponse(chunk=chunk[begin : begin + PIECE])
-        except ObjectMissingError as error:
-            raise DataLossError(f"{file.name}: {file.object.key} is not in the store") from error
+        chunks = await self._blocking(lambda: iter(self._objects.get(key)))
+        while (chunk := await self._blocking(lambda: next(chunks, None))) is not None:
+            digest.update(chunk)
+            for begin in range(0, len(chunk), PIECE):
+                yield api_pb2.DownloadResponse(chunk=chunk[begin : begin + PIECE])
         found = digest.hexdigest()
         if found != file.object.sha256:
             raise DataLossError(
@@ -132,7 +159,7 @@ def _chunks(file: IO[bytes]) -> Iterator[bytes]:
 class LogSegments:
     """The object store as tails read it."""
 
-    def __init__(self, objects: ObjectStore) -> None:
+    def __init__(self, objects: Objects) -> None:
         self._objects = objects
 
     def keys(self, prefix: str) -> list[str]:

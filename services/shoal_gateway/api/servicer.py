@@ -198,7 +198,8 @@ class ApiServicer(api_pb2_grpc.ApiServicer):
         return job
 
     async def _all_events(self, after: int) -> AsyncGenerator[job_pb2.Event, None]:
-        cursor = await self._feed.position() if after < 0 else after
+        # "From now on" is the registry's now; the feed may be a moment behind it.
+        cursor = after if after >= 0 else (await self._registry.changes(-1, 1, 0.0)).last
         async for event in self._feed.follow(cursor):
             yield event
 

@@ -9,8 +9,9 @@ from typing import cast
 
 import grpc
 
-import shoal
-import shoal.aio
+from shoal.aio import Directory
+from shoal.channel import replica_of, where
+from shoal.retry import Retry
 from shoal_gateway.convert import duration
 from shoal_gateway.scheduler.logic import NobodyTookError, Offer, QueueAwayError
 from shoal_gateway.scheduler.policy import ByRoom
@@ -74,7 +75,7 @@ class FleetManagers:
         lease: Seconds that an offer may take; Start must be decided well before.
     """
 
-    def __init__(self, directory: shoal.aio.Directory, lease: float) -> None:
+    def __init__(self, directory: Directory, lease: float) -> None:
         self._directory = directory
         self._lease = lease
         self._watch = directory.watch(SERVICE)
@@ -98,7 +99,7 @@ class FleetManagers:
             raise NobodyTookError(f"no manager of flavor {flavor} took it: {_said(error)}") from (
                 error
             )
-        replica = shoal.replica_of(call)
+        replica = replica_of(call)
         if replica is not None:
             turned_away = any(
                 item.verdict != appmanager_pb2.StartResponse.VERDICT_STARTED
@@ -116,8 +117,8 @@ class FleetManagers:
             channel = self._directory.channel(
                 SERVICE,
                 policy=policy,
-                filter=shoal.where(flavor=flavor),
-                retry=shoal.Retry(attempts=3, attempt_timeout=self._lease * ATTEMPT_SHARE),
+                filter=where(flavor=flavor),
+                retry=Retry(attempts=3, attempt_timeout=self._lease * ATTEMPT_SHARE),
             )
             stub = cast(
                 "appmanager_pb2_grpc.AppManagerAsyncStub",
