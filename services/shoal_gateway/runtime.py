@@ -10,6 +10,7 @@ import argparse
 import logging
 import sys
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +18,19 @@ from typing import Any
 
 import shoal.aio
 import shoal.directory
+from shoal.aio.server import Server as AioServer
+from shoal.drain import DrainReport
+
+__all__ = [
+    "Common",
+    "Server",
+    "common_options",
+    "configure_logging",
+    "installed_version",
+    "open_aio_directory",
+    "open_directory",
+    "parser",
+]
 
 LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s %(message)s"
 LOG_TIME = "%Y-%m-%dT%H:%M:%S"
@@ -142,3 +156,33 @@ def open_directory(options: Common) -> shoal.directory.Directory:
 def open_aio_directory(options: Common) -> shoal.aio.Directory:
     """The process's directory for asyncio code."""
     return shoal.aio.Directory(options.zookeeper, cache_dir=options.cache)
+
+
+class Server(AioServer):
+    """An asyncio server that tells its service when the drain begins.
+
+    A service that holds calls open on purpose (followers, long polls) or takes work by itself must
+    hear of it then; a drain that only waited for them would last as long as its grace.
+
+    Args:
+        service: Name in the directory.
+        options: Says who the replica is.
+        leaving: Called once, on the event loop, when the drain begins.
+        facts: Further arguments of `shoal.aio.Server`.
+    """
+
+    def __init__(
+        self, service: str, options: Common, *, leaving: Callable[[], object], **facts: Any
+    ) -> None:
+        super().__init__(service, **options.identity(), **facts)
+        self._tell = leaving
+        self._told = False
+
+    async def drain(
+        self, *, linger: float | None = None, grace: float | None = None
+    ) -> DrainReport:
+        """As `shoal.aio.Server.drain`, the service told first."""
+        if not self._told:
+            self._told = True
+            self._tell()
+        return await super().drain(linger=linger, grace=grace)

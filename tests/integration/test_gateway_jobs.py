@@ -294,3 +294,33 @@ async def test_summary_counts_by_state(gateway):
         job_pb2.STATE_QUEUED: 1,
         job_pb2.STATE_CANCELLED: 1,
     }
+
+
+async def test_followers_are_sent_away_when_their_replica_leaves(gateway, monkeypatch):
+    monkeypatch.setattr("shoal_gateway.api.servicer.FOLLOWERS_GRACE", 0.05)
+    manager = Manager(gateway, finish=False)
+    await gateway.serve_managers([manager])
+    job = await submit(gateway)
+    await begun(manager, job.id)
+    manager.write(job.id, b"hello")
+    calls = [
+        gateway.api.Watch(api_pb2.WatchRequest(job_id=job.id), timeout=DEADLINE),
+        gateway.api.Watch(api_pb2.WatchRequest(after=0), timeout=DEADLINE),
+        gateway.api.Logs(
+            api_pb2.LogsRequest(job_id=job.id, stream=1, follow=True), timeout=DEADLINE
+        ),
+    ]
+    streams = [aiter(call) for call in calls]
+    for stream in streams:
+        await anext(stream)
+    gateway.api_servicer.leave()
+    for stream in streams:
+        with pytest.raises(grpc.RpcError) as caught:
+            await to_the_end(stream)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "leaving" in caught.value.details()
+
+
+async def to_the_end(stream):
+    async for _ in stream:
+        pass

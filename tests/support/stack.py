@@ -122,6 +122,7 @@ class Stack:
         api = ApiServicer(
             self._catalogue, client, Files(self.objects, executor), feed, self.tails, hints
         )
+        self.api_servicer = api
         await self.serve("api", api_pb2_grpc.add_ApiServicer_to_server, api)
         self.api = api_pb2_grpc.ApiStub(self.channel("api"))
 

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
-import shoal.aio
 from shoal_gateway import runtime
 from shoal_gateway.api.catalogue import Catalogue, CatalogueError
 from shoal_gateway.api.feed import Feed
@@ -36,7 +35,6 @@ THREADS = 8
 async def serve(options: runtime.Common, catalogue: Catalogue, objects: ObjectStore) -> None:
     """Serves until told to stop, then drains."""
     executor = ThreadPoolExecutor(THREADS, thread_name_prefix="objects")
-    server = shoal.aio.Server("api", **options.identity())
     background: list[asyncio.Task[None]] = []
     try:
         async with runtime.open_aio_directory(options) as directory:
@@ -61,6 +59,7 @@ async def serve(options: runtime.Common, catalogue: Catalogue, objects: ObjectSt
                 Tails(LogSegments(objects), executor),
                 hints,
             )
+            server = runtime.Server("api", options, leaving=servicer.leave)
             api_pb2_grpc.add_ApiServicer_to_server(servicer, server)
             background += [
                 asyncio.create_task(feed.run(), name="feed"),

@@ -54,6 +54,7 @@ class Feed:
         self._floor = 0
         self._last: int | None = None
         self._advanced = asyncio.Event()
+        self._leaving = False
 
     async def run(self) -> None:
         """Keeps the feed up to date, until cancelled."""
@@ -90,7 +91,11 @@ class Feed:
         return self._last
 
     async def follow(self, after: int) -> AsyncIterator[job_pb2.Event]:
-        """Every event after a cursor, without end."""
+        """Every event after a cursor, without end.
+
+        Raises:
+            UnavailableError: this replica is leaving, and what it knew was told.
+        """
         await self.position()
         cursor = after
         while True:
@@ -109,7 +114,16 @@ class Feed:
                 cursor = event.seq
                 yield event
             if not found:
+                if self._leaving:
+                    raise UnavailableError(
+                        "this api replica is leaving; follow again, from where you are"
+                    )
                 await advanced.wait()
+
+    def leave(self) -> None:
+        """Sends away those who wait for more."""
+        self._leaving = True
+        self._wake()
 
     async def _advance(self) -> None:
         if self._last is None:
@@ -125,6 +139,9 @@ class Feed:
             if dropped:
                 self._floor = dropped[-1].seq
             self._events = events[-self._kept :]
+        self._wake()
+
+    def _wake(self) -> None:
         # Wakes all who wait on the old event; the next wait is on a new one.
         self._advanced, advanced = asyncio.Event(), self._advanced
         advanced.set()

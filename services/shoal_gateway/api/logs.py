@@ -9,7 +9,7 @@ from contextlib import aclosing
 from shoal_gateway.api.logic import TERMINAL, attempt_numbered, log_prefix
 from shoal_gateway.api.tails import Tail, Tails
 from shoal_gateway.api.tracking import Tracked
-from shoal_gateway.errors import NotFoundError
+from shoal_gateway.errors import NotFoundError, UnavailableError
 from shoal_protos.gateway.api.v1 import api_pb2
 from shoal_protos.gateway.model.v1 import job_pb2
 
@@ -77,7 +77,11 @@ async def _end_with_attempt(tracked: Tracked, number: int, tail: Tail) -> None:
         if attempt is not None and attempt.HasField("ended_at"):
             tail.end()
             return
-        await tracked.change(seen)
+        try:
+            await tracked.change(seen)
+        except UnavailableError as error:
+            tail.fail(error)
+            return
 
 
 async def _later_attempt(tracked: Tracked, number: int) -> int | None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
@@ -26,6 +27,9 @@ from shoal_protos.gateway.registry.v1 import registry_pb2, registry_pb2_grpc
 
 # Seconds for one call to the registry, all its attempts included.
 CALL_TIMEOUT = 10.0
+# Seconds that followers have to end by themselves when this replica leaves: most jobs are short,
+# and who is sent away has to come back with a cursor.
+FOLLOWERS_GRACE = 3.0
 MAX_PAGE = 1000
 MAX_OFFSET = 2**63 - 1
 
@@ -87,6 +91,12 @@ class ApiServicer(api_pb2_grpc.ApiServicer):
         self._hints = hints
         self._tracker = Tracker(feed, registry.job)
         self._now = now
+
+    def leave(self) -> None:
+        """The drain begins: followers have a moment to come to their end, then are sent away."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(FOLLOWERS_GRACE, self._feed.leave)
+        loop.call_later(FOLLOWERS_GRACE, self._tails.leave)
 
     async def Applications(
         self, request: api_pb2.ApplicationsRequest, context: Any

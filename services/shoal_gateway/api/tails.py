@@ -90,10 +90,13 @@ class Tail:
                 except TimeoutError:
                     continue
         except BaseException as error:
-            # Nobody may wait for what will not come.
-            self._failure = error
-            self._wake()
+            self.fail(error)
             raise
+
+    def fail(self, error: BaseException) -> None:
+        """Nobody looks any more: those who wait must not wait for ever."""
+        self._failure = error
+        self._wake()
 
     async def read(self, offset: int) -> tuple[int, bytes]:
         """A piece from ``offset`` on, and the offset where it really begins.
@@ -124,12 +127,13 @@ class Tail:
                 yield begin, data
             elif complete:
                 return
+            elif self._failure is not None:
+                raise UnavailableError(
+                    f"logs below {self._prefix} can't be followed: {self._failure}; try again from"
+                    f" offset {offset}"
+                ) from self._failure
             else:
                 await grown.wait()
-                if self._failure is not None:
-                    raise UnavailableError(
-                        f"logs below {self._prefix} can't be read: {self._failure}; try again"
-                    ) from self._failure
 
     async def present(self, offset: int) -> AsyncIterator[tuple[int, bytes]]:
         """Pieces that are there now."""
@@ -202,6 +206,11 @@ class Tails:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def leave(self) -> None:
+        """Sends away those who wait for more."""
+        for tail, _ in self._open.values():
+            tail.fail(UnavailableError("this api replica is leaving"))
 
     def once(self, prefix: str) -> Tail:
         """A tail for one reader that does not follow."""

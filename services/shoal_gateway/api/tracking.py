@@ -100,6 +100,8 @@ class Tracker:
             async for event in self._feed.follow(position):
                 if event.job_id == job_id:
                     tracked.replace(await self._look_again(job_id))
+        except UnavailableError as error:
+            tracked.fail(error)
         except BaseException as error:
             tracked.fail(error)
             raise

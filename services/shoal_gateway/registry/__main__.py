@@ -6,7 +6,6 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-import shoal.aio
 from shoal_gateway import runtime
 from shoal_gateway.registry.logic import Registry
 from shoal_gateway.registry.servicer import RegistryServicer
@@ -24,7 +23,7 @@ EXAMPLES = """
 async def serve(options: runtime.Common, store: Store) -> None:
     """Serves until told to stop, then drains."""
     servicer = RegistryServicer(Registry(store))
-    server = shoal.aio.Server("registry", **options.identity())
+    server = runtime.Server("registry", options, leaving=servicer.leave)
     registry_pb2_grpc.add_RegistryServicer_to_server(servicer, server)
     sweeper = asyncio.create_task(servicer.keep_swept(), name="registry sweeper")
     try:

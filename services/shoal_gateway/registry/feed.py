@@ -30,6 +30,7 @@ class Feed:
         self._waiters: dict[asyncio.Future[None], int] = {}
         self._nudge = asyncio.Event()
         self._poller: asyncio.Task[None] | None = None
+        self._leaving = False
 
     async def beyond(self, seq: int, seconds: float) -> None:
         """Returns when an event after ``seq`` can be read, or after ``seconds``.
@@ -37,6 +38,8 @@ class Feed:
         Raises:
             UnavailableError: the store can't be read.
         """
+        if self._leaving:
+            return
         arrived = asyncio.get_running_loop().create_future()
         self._waiters[arrived] = seq
         if self._poller is None or self._poller.done():
@@ -52,6 +55,13 @@ class Feed:
     def nudge(self) -> None:
         """Something was written in this process: looks now."""
         self._nudge.set()
+
+    def leave(self) -> None:
+        """Nobody waits here any more: all are answered now, with what there is."""
+        self._leaving = True
+        for arrived in list(self._waiters):
+            if not arrived.done():
+                arrived.set_result(None)
 
     async def close(self) -> None:
         """Ends the poller; those who still wait are left to their timeouts."""

@@ -59,6 +59,10 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="registry-read")
         self._feed = Feed(lambda: self._reading(registry.latest))
 
+    def leave(self) -> None:
+        """The drain begins: followers are sent away with what there is, to wait elsewhere."""
+        self._feed.leave()
+
     async def close(self) -> None:
         """Ends the threads once what they do is done."""
         await self._feed.close()

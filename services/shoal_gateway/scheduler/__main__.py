@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from typing import cast
 
-import shoal.aio
 from shoal_gateway import runtime
 from shoal_gateway.scheduler.logic import Dispatcher
 from shoal_gateway.scheduler.ports import FleetManagers, RegistryQueue
@@ -37,7 +36,7 @@ async def serve(options: runtime.Common, poll: float, lease: float) -> None:
             poll=poll,
             rng=random.Random(),  # noqa: S311 - spreads polls, hides nothing
         )
-        server = shoal.aio.Server("scheduler", **options.identity())
+        server = runtime.Server("scheduler", options, leaving=dispatcher.stop)
         scheduler_pb2_grpc.add_SchedulerServicer_to_server(SchedulerServicer(dispatcher), server)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(), name="dispatcher")
