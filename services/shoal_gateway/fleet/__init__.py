@@ -1,0 +1,6 @@
+"""A fleet on one machine: ZooKeeper, hosts that are loopback addresses, and replicas on them."""
+
+from shoal_gateway.fleet.fleet import Fleet, FleetError
+from shoal_gateway.fleet.state import FleetState, ReplicaState
+
+__all__ = ["Fleet", "FleetError", "FleetState", "ReplicaState"]

@@ -1,0 +1,145 @@
+"""Where things of a fleet lie, and how its processes are started."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from shoal_gateway.fleet.state import FleetState, ReplicaState
+
+CHROOT = "/gateway"
+SERVICES = ("registry", "api", "scheduler", "appmanager")
+FLAVORS = ("local", "local-legacy")
+
+
+def project_root() -> Path:
+    """The checkout that holds examples and flavors; ``SHOAL_PROJECT`` names another.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    named = os.environ.get("SHOAL_PROJECT")
+    root = Path(named) if named else Path(__file__).parents[3]
+    if not (root / "examples").is_dir():
+        raise FileNotFoundError(
+            f"a local fleet needs a checkout of Shoal (for examples/ and build/flavors/), and "
+            f"{root} is none; set SHOAL_PROJECT to one"
+        )
+    return root
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths of a fleet.
+
+    Attributes:
+        directory: The fleet's own.
+        project: The checkout.
+        slots: Jobs at once of each app manager.
+    """
+
+    directory: Path
+    project: Path
+    slots: int = 2
+
+    @property
+    def catalogue(self) -> Path:
+        """The applications that the api knows."""
+        return self.directory / "catalogue"
+
+    @property
+    def graveyard(self) -> Path:
+        """What was on hosts that were lost; nobody of the fleet opens it."""
+        return self.directory / "graveyard"
+
+    @property
+    def objects(self) -> str:
+        """URL of the object store."""
+        return f"file://{self.directory / 'objects'}"
+
+    @property
+    def store(self) -> str:
+        """URL of the registry's store: the one thing that outlives hosts."""
+        return f"sqlite:///{self.directory / 'store' / 'registry.db'}"
+
+    @property
+    def zookeeper(self) -> Path:
+        """ZooKeeper's data."""
+        return self.directory / "zookeeper"
+
+    def root(self, host: str) -> Path:
+        """A host's own directory, which no process of another host opens."""
+        return self.directory / "hosts" / host
+
+    def log(self, replica: ReplicaState) -> Path:
+        """A replica's log."""
+        return self.root(replica.host) / "logs" / f"{replica.id}.log"
+
+    def logs(self) -> list[Path]:
+        """All logs, those of lost hosts too."""
+        return sorted(
+            [*self.directory.glob("hosts/*/logs/*.log"), *self.graveyard.glob("*/logs/*.log")]
+        )
+
+    def ledgers(self) -> list[Path]:
+        """All execution ledgers, those of lost hosts too."""
+        return sorted(
+            [*self.directory.glob("hosts/*/ledger.jsonl"), *self.graveyard.glob("*/ledger.jsonl")]
+        )
+
+    def python(self, replica: ReplicaState) -> Path:
+        """The interpreter that a replica runs in: app managers have their flavor's own.
+
+        Raises:
+            FileNotFoundError: the flavor's environment was not made.
+        """
+        if replica.service != "appmanager":
+            return Path(sys.executable)
+        python = self.project / "build" / "flavors" / replica.flavor / "bin" / "python"
+        if not python.exists():
+            raise FileNotFoundError(
+                f"flavor {replica.flavor} has no environment: {python} is missing; run `make setup`"
+            )
+        return python
+
+    def command(self, state: FleetState, replica: ReplicaState) -> list[str]:
+        """The command line of a replica."""
+        root = self.root(replica.host)
+        address = state.hosts[replica.host]
+        command = [
+            str(self.python(replica)),
+            "-m",
+            f"shoal_gateway.{replica.service}",
+            *("--zookeeper", state.zookeeper),
+            *("--id", replica.id),
+            *("--host", replica.host),
+            *("--bind", f"{address}:0"),
+            *("--zone", f"zone-{replica.host.rpartition('-')[2]}"),
+            *("--cache", str(root / "cache")),
+        ]
+        if replica.service == "registry":
+            command += ["--store", self.store]
+        elif replica.service == "api":
+            command += ["--objects", self.objects, "--catalogue", str(self.catalogue)]
+        elif replica.service == "appmanager":
+            command += ["--flavor", replica.flavor, "--slots", str(self.slots)]
+            command += ["--root", str(root), "--objects", self.objects]
+        return command
+
+
+def hosts(count: int) -> dict[str, str]:
+    """Names and loopback addresses of hosts."""
+    return {f"host-{number}": f"127.0.{number}.1" for number in range(1, count + 1)}
+
+
+def replicas(count: int) -> Iterator[ReplicaState]:
+    """One replica of each service, and of each flavor's app manager, on each of ``count`` hosts."""
+    for number in range(1, count + 1):
+        host = f"host-{number}"
+        for service in SERVICES[:-1]:
+            yield ReplicaState(f"{service}-{number}", service, host)
+        for flavor in FLAVORS:
+            yield ReplicaState(f"{flavor}-{number}", "appmanager", host, flavor)
