@@ -71,10 +71,11 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
         description: One sentence for ``--help``.
         examples: Command lines, one per line, shown as they are.
     """
+    listed = examples.strip("\n")
     made = argparse.ArgumentParser(
         prog=f"python -m shoal_gateway.{service}",
         description=description,
-        epilog=f"examples:\n{examples.rstrip()}",
+        epilog=f"examples:\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     common = made.add_argument_group("options that every service takes")
