@@ -87,13 +87,14 @@ async def test_a_job_is_submitted_run_watched_and_downloaded(gateway):
     assert (status.leased, status.started, status.on_offer) == (1, 1, 0)
 
 
-async def test_content_that_changed_in_the_store_is_not_passed_off_as_the_output(gateway):
+async def test_content_that_changed_in_the_store_is_not_passed_off_as_the_output(gateway, tmp_path):
     await gateway.serve_managers([Manager(gateway)])
     job = await submit(gateway)
     await watch(gateway, job.id)
     (file,) = (await get(gateway, job.id)).manifest.files
-    for damage in ({file.object.key: b"rotten"}, {}):
-        gateway.objects.contents = damage
+    stored = tmp_path / "objects" / file.object.key
+    for damage in (lambda: stored.write_bytes(b"rotten"), stored.unlink):
+        damage()
         with pytest.raises(grpc.RpcError) as caught:
             await download(gateway, job.id, "nap.json")
         assert caught.value.code() is grpc.StatusCode.DATA_LOSS
@@ -112,7 +113,8 @@ async def test_an_input_is_uploaded_once_and_checked(gateway):
     again = await gateway.api.Upload(parts(content, digest), timeout=DEADLINE)
     expected = job_pb2.ObjectRef(key=f"uploads/{digest}", sha256=digest, size=len(content))
     assert first.object == again.object == expected
-    assert gateway.objects.contents == {expected.key: content}
+    assert [each.key for each in gateway.objects.list("uploads/")] == [expected.key]
+    assert b"".join(gateway.objects.get(expected.key)) == content
 
 
 async def test_the_same_key_gives_the_same_job_and_another_request_conflicts(gateway):

@@ -12,6 +12,7 @@ import pytest
 from shoal.server import Server
 from shoal_balancer import LeastLoaded
 from shoal_gateway.convert import duration
+from shoal_protos.gateway.api.v1 import api_pb2, api_pb2_grpc
 from shoal_protos.gateway.appmanager.v1 import appmanager_pb2, appmanager_pb2_grpc
 from shoal_protos.gateway.model.v1 import job_pb2
 from shoal_protos.gateway.registry.v1 import registry_pb2, registry_pb2_grpc
@@ -138,6 +139,40 @@ def test_submits_go_on_while_registries_are_killed_and_none_is_lost_or_doubled(p
         again = create(registry, key)
         assert (again.job.id, again.created) == (job_id, False)
     assert counts(registry) == {"STATE_QUEUED": len(keys)}
+
+
+def test_a_user_sees_one_job_through_the_deaths_of_apis_and_registries(processes, directory):
+    registries = [processes.start("registry", number) for number in (1, 2)]
+    apis = [processes.start("api", number) for number in (1, 2)]
+    with directory.channel("api") as channel, ThreadPoolExecutor(4) as pool:
+        api = api_pb2_grpc.ApiStub(channel)
+
+        def submit(key):
+            request = api_pb2.SubmitRequest(
+                owner="ada", idempotency_key=key, application="nap", parameters={"seconds": "1"}
+            )
+            return api.Submit(request, timeout=DEADLINE).job.id
+
+        done = [submit("key-0")]
+        keys = [f"key-{number}" for number in range(40)]
+        submitted = [pool.submit(submit, key) for key in keys]
+        for victim in (registries[0], apis[0]):
+            eventually(lambda: any(each.done() for each in submitted), what="a submit")
+            processes.kill(victim)
+            service, _, number = victim.rpartition("-")
+            processes.start(service, int(number))
+        ids = [each.result(DEADLINE) for each in submitted]
+        assert len(set(ids)) == len(keys)
+        assert ids[0] == done[0]
+        assert [submit(key) for key in keys] == ids
+        # A job that is cancelled while somebody watches: the watcher hears of it, through whichever
+        # replica.
+        watch = api.Watch(api_pb2.WatchRequest(job_id=ids[0]), timeout=DEADLINE)
+        first = next(watch).event
+        assert first.state == job_pb2.STATE_SUBMITTED
+        api.Cancel(api_pb2.CancelRequest(id=ids[0]), timeout=DEADLINE)
+        assert [each.event.state for each in watch][-1] == job_pb2.STATE_CANCELLED
+        assert processes.terminate(apis[1]) == 0
 
 
 def test_a_scheduler_that_dies_with_offers_in_hand_loses_none(processes, registry, managers):

@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from tests.support.waiting import eventually
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 class Replicas:
@@ -45,6 +48,8 @@ class Replicas:
         command += ["--zookeeper", self.hosts, "--id", name, "--cache", str(self.root / "cache")]
         if service == "registry":
             command += ["--store", self.store]
+        if service == "api":
+            command += ["--objects", f"file://{self.root}/objects", "--catalogue", str(EXAMPLES)]
         since = round(time.time(), 3)
         with (self.root / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen([*command, *options], stdout=log, stderr=log)

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import random
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import grpc
 import grpc.aio
@@ -25,6 +23,7 @@ from shoal_gateway.api.files import Files, LogSegments
 from shoal_gateway.api.hints import WakeHints
 from shoal_gateway.api.servicer import ApiServicer, RegistryClient
 from shoal_gateway.api.tails import Tails
+from shoal_gateway.objectstore import ObjectStore
 from shoal_gateway.registry.logic import Registry
 from shoal_gateway.registry.servicer import RegistryServicer
 from shoal_gateway.registry.store import Store
@@ -50,36 +49,6 @@ default = 0.1
 """
 
 
-class Stored(NamedTuple):
-    key: str
-    size: int
-
-
-class MemoryObjects:
-    """An object store that ends with the test."""
-
-    def __init__(self) -> None:
-        self.contents: dict[str, bytes] = {}
-
-    def put(self, key, chunks, sha256=None):
-        content = b"".join(chunks)
-        assert sha256 in (None, hashlib.sha256(content).hexdigest())
-        self.contents[key] = content
-        return self.stat(key)
-
-    def get(self, key, offset=0):
-        yield self.contents[key][offset:]
-
-    def stat(self, key):
-        return Stored(key, len(self.contents[key]))
-
-    def list(self, prefix):
-        return [self.stat(key) for key in sorted(self.contents) if key.startswith(prefix)]
-
-    def exists(self, key):
-        return key in self.contents
-
-
 class AioDirectory:
     """A fixed directory that makes asyncio channels."""
 
@@ -98,7 +67,7 @@ class Stack:
 
     def __init__(self, directory, stack, root, catalogue) -> None:
         self.directory = directory
-        self.objects = MemoryObjects()
+        self.objects = ObjectStore.open(f"file://{root}/objects")
         self.store = Store(f"sqlite:///{root}/registry.db")
         stack.callback(self.store.close)
         self._stack = stack

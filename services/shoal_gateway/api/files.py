@@ -6,13 +6,14 @@ import asyncio
 import functools
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
-from typing import IO, Protocol, TypeVar
+from typing import IO, TypeVar
 
 from shoal_gateway import validation as check
 from shoal_gateway.api.logic import upload_key
-from shoal_gateway.errors import DataLossError, InvalidError
+from shoal_gateway.errors import DataLossError, InvalidError, UnavailableError
+from shoal_gateway.objectstore import ObjectStore, ObjectStoreError
 from shoal_protos.gateway.api.v1 import api_pb2
 from shoal_protos.gateway.model.v1 import job_pb2
 
@@ -25,37 +26,6 @@ IN_MEMORY = 8 * 1024 * 1024
 PIECE = 256 * 1024
 
 
-class Stored(Protocol):
-    """What the object store says of an object."""
-
-    @property
-    def key(self) -> str:
-        """Its name in the store."""
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-
-
-class Objects(Protocol):
-    """What the api needs of the object store; its calls block. Objects never change or go."""
-
-    def put(self, key: str, chunks: Iterable[bytes], sha256: str | None = None) -> Stored:
-        """Stores an object, all of it or nothing."""
-
-    def get(self, key: str, offset: int = 0) -> Iterable[bytes]:
-        """An object's content."""
-
-    def stat(self, key: str) -> Stored:
-        """What is known of an object."""
-
-    def list(self, prefix: str) -> Iterable[Stored]:
-        """Objects whose key begins with a prefix."""
-
-    def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
-
-
 class Files:
     """Uploads and downloads.
 
@@ -64,7 +34,7 @@ class Files:
         executor: Runs them.
     """
 
-    def __init__(self, objects: Objects, executor: Executor) -> None:
+    def __init__(self, objects: ObjectStore, executor: Executor) -> None:
         self._objects = objects
         self._executor = executor
 
@@ -148,7 +118,10 @@ class Files:
         raise InvalidError("header", "must be the first message of an upload")
 
     async def _blocking(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        except ObjectStoreError as error:
+            raise UnavailableError(f"the object store failed: {error}") from error
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:
@@ -159,13 +132,19 @@ def _chunks(file: IO[bytes]) -> Iterator[bytes]:
 class LogSegments:
     """The object store as tails read it."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
     def keys(self, prefix: str) -> list[str]:
         """Keys that begin with a prefix."""
-        return [each.key for each in self._objects.list(prefix)]
+        try:
+            return [each.key for each in self._objects.list(prefix)]
+        except (OSError, ObjectStoreError) as error:
+            raise UnavailableError(f"{prefix} can't be listed: {error}") from error
 
     def content(self, key: str) -> bytes:
         """A whole segment."""
-        return b"".join(self._objects.get(key))
+        try:
+            return b"".join(self._objects.get(key))
+        except (OSError, ObjectStoreError) as error:
+            raise UnavailableError(f"{key} can't be read: {error}") from error

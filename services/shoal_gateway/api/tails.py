@@ -30,7 +30,10 @@ KEPT = 8 * 1024 * 1024
 
 
 class Segments(Protocol):
-    """What a tail needs of the object store; its calls block."""
+    """What a tail needs of the object store; its calls block.
+
+    Both raise UnavailableError for what may work in a moment.
+    """
 
     def keys(self, prefix: str) -> Iterable[str]:
         """Keys that begin with a prefix."""
@@ -165,7 +168,7 @@ class Tail:
     async def _refreshed(self) -> bool:
         try:
             return await self.refresh()
-        except OSError as error:
+        except UnavailableError as error:
             logger.warning("logs below %s can't be listed, trying again: %s", self._prefix, error)
             await asyncio.sleep(self._interval)
             return False

@@ -11,7 +11,7 @@ import pytest
 from shoal_gateway.api import logs
 from shoal_gateway.api.tails import Tails
 from shoal_gateway.api.tracking import Tracked
-from shoal_gateway.errors import NotFoundError
+from shoal_gateway.errors import NotFoundError, UnavailableError
 from shoal_protos.gateway.api.v1 import api_pb2
 from shoal_protos.gateway.model.v1 import job_pb2
 
@@ -36,7 +36,7 @@ class FakeSegments:
             self.listed += 1
             if self.broken:
                 self.broken -= 1
-                raise OSError("the disk is away")
+                raise UnavailableError("the disk is away")
             return [key for key in self.stored if key.startswith(prefix)]
 
     def content(self, key):
