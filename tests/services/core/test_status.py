@@ -1,0 +1,126 @@
+"""Errors of every kind of handler reach callers with their code, and only the contract's do."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from shoal_gateway.errors import (
+    AlreadyExistsError,
+    DataLossError,
+    GatewayError,
+    InvalidError,
+    NotFoundError,
+    PreconditionError,
+    UnavailableError,
+)
+from shoal_gateway.status import speaks_status, status_of
+
+Code = grpc.StatusCode
+
+
+class AbortedError(Exception):
+    pass
+
+
+class Context:
+    """What a handler sees of grpc, sync side."""
+
+    def abort(self, code, details):
+        self.said = (code, details)
+        raise AbortedError
+
+
+class AioContext(Context):
+    async def abort(self, code, details):
+        super().abort(code, details)
+
+
+class Contract:
+    def Unary(self, request, context): ...  # noqa: N802 - as in a contract
+
+    def Stream(self, request, context): ...  # noqa: N802
+
+    def AioUnary(self, request, context): ...  # noqa: N802
+
+    def AioStream(self, request, context): ...  # noqa: N802
+
+
+@speaks_status
+class Servicer(Contract):
+    def Unary(self, request, context):  # noqa: N802
+        raise request
+
+    def Stream(self, request, context):  # noqa: N802
+        yield 1
+        raise request
+
+    async def AioUnary(self, request, context):  # noqa: N802
+        raise request
+
+    async def AioStream(self, request, context):  # noqa: N802
+        yield 1
+        raise request
+
+    def helper(self, error):
+        raise error
+
+
+CASES = [
+    (InvalidError("id", "must not be empty"), (Code.INVALID_ARGUMENT, "id: must not be empty")),
+    (NotFoundError("no job 7"), (Code.NOT_FOUND, "no job 7")),
+    (AlreadyExistsError("known"), (Code.ALREADY_EXISTS, "known")),
+    (PreconditionError("not DEAD"), (Code.FAILED_PRECONDITION, "not DEAD")),
+    (UnavailableError("locked"), (Code.UNAVAILABLE, "locked")),
+    (DataLossError("rotten"), (Code.DATA_LOSS, "rotten")),
+]
+
+
+@pytest.mark.parametrize(("error", "status"), CASES)
+async def test_each_error_has_its_code_in_every_kind_of_handler(error, status):
+    servicer = Servicer()
+    context = Context()
+    with pytest.raises(AbortedError):
+        servicer.Unary(error, context)
+    assert context.said == status
+    context = Context()
+    with pytest.raises(AbortedError):
+        list(servicer.Stream(error, context))
+    assert context.said == status
+    context = AioContext()
+    with pytest.raises(AbortedError):
+        await servicer.AioUnary(error, context)
+    assert context.said == status
+    context = AioContext()
+    with pytest.raises(AbortedError):
+        _ = [each async for each in servicer.AioStream(error, context)]
+    assert context.said == status
+
+
+def test_what_is_no_answer_for_a_caller_stays_an_error():
+    with pytest.raises(ZeroDivisionError):
+        Servicer().Unary(ZeroDivisionError(), Context())
+    with pytest.raises(GatewayError):
+        Servicer().Unary(GatewayError("of no kind"), Context())
+    # Not a call of the contract: nobody's context is there to abort.
+    with pytest.raises(NotFoundError):
+        Servicer().helper(NotFoundError("x"))
+
+
+class Downstream(grpc.RpcError):
+    def __init__(self, code):
+        self._code = code
+
+    def code(self):
+        return self._code
+
+    def details(self):
+        return "said below"
+
+
+@pytest.mark.parametrize(
+    ("code", "passed"),
+    [(Code.NOT_FOUND, True), (Code.UNAVAILABLE, True), (Code.UNKNOWN, False)],
+)
+def test_what_another_service_answered_is_passed_on_when_it_is_meant_for_callers(code, passed):
+    assert status_of(Downstream(code)) == ((code, "said below") if passed else None)
