@@ -1,0 +1,113 @@
+"""Runs one replica of the app manager."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import shoal
+from shoal_gateway import runtime
+from shoal_gateway.appmanager.logic import AppManager
+from shoal_gateway.appmanager.servicer import AppManagerServicer, RegistryCalls
+from shoal_gateway.objectstore import ObjectStore
+from shoal_protos.gateway.appmanager.v1 import appmanager_pb2_grpc
+from shoal_protos.gateway.registry.v1 import registry_pb2_grpc
+
+EXAMPLES = """
+  python -m shoal_gateway.appmanager --zookeeper 127.0.0.1:2181/gateway --flavor local \\
+      --root /var/lib/shoal/host --objects file:///var/lib/shoal/objects
+  build/flavors/local-legacy/bin/python -m shoal_gateway.appmanager --flavor local-legacy \\
+      --zookeeper zk1:2181/gateway --bind 127.0.2.1:0 --host host-2 --slots 4 \\
+      --root /var/lib/shoal/host --objects file:///var/lib/shoal/objects
+"""
+
+
+def serve(options: runtime.Common, parsed: argparse.Namespace) -> None:
+    """Manages jobs until told to stop; what runs then is left to the next manager."""
+    objects = ObjectStore.open(parsed.objects)
+    with runtime.open_directory(options) as directory:
+        calls = RegistryCalls(
+            registry_pb2_grpc.RegistryStub(directory.channel("registry")),
+            manager_id=options.id,
+            host=options.host,
+            lease=parsed.lease,
+        )
+        manager = AppManager(
+            calls,
+            objects,
+            root=parsed.root,
+            flavor=parsed.flavor,
+            slots=parsed.slots,
+            lease=parsed.lease,
+            # Not resolved: the interpreter of a virtual environment is a link.
+            python=sys.executable,
+        )
+        manager.open()
+        try:
+            server = shoal.Server(
+                "appmanager",
+                flavor=parsed.flavor,
+                metadata={"slots": str(parsed.slots)},
+                **options.identity(),
+            )
+            appmanager_pb2_grpc.add_AppManagerServicer_to_server(
+                AppManagerServicer(manager, options.host), server
+            )
+            server.run(directory, bind=options.bind, advertise=options.advertise)
+        finally:
+            manager.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; the exit code."""
+    parser = runtime.parser("appmanager", "Runs jobs of one flavor on one host.", EXAMPLES)
+    parser.add_argument("--flavor", required=True, help="the kind of jobs: local, local-legacy")
+    parser.add_argument(
+        "--slots", type=_slots, default=2, help="jobs at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--root",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="this host's own directory: attempts, ledger, installed applications",
+    )
+    parser.add_argument(
+        "--objects",
+        required=True,
+        metavar="URL",
+        help="where inputs, outputs and logs are kept: file:///var/lib/shoal/objects",
+    )
+    parser.add_argument(
+        "--lease",
+        type=_seconds,
+        default=6.0,
+        metavar="SECONDS",
+        help="that a running job may go without a renewal until it is started elsewhere; it is"
+        " renewed four times as often (default: %(default)s)",
+    )
+    parsed = parser.parse_args(arguments)
+    options = runtime.common_options(parsed)
+    runtime.configure_logging(options.log_level)
+    serve(options, parsed)
+    return 0
+
+
+def _slots(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 1024:
+        raise argparse.ArgumentTypeError(f"{text} must be 1 to 1024")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0.5 <= value <= 3600.0:
+        raise argparse.ArgumentTypeError(f"{text} must be 0.5 to 3600 seconds")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""One attempt on disk: what the manager and the supervisor tell each other, and their successors.
+
+<root>/attempts/<flavor>/<job>.<attempt>.<runner>/
+    spec.json         what to run, written before the registry is asked
+    claim.json        the fence under which it was begun
+    supervisor.json   who supervises it
+    work/             the job's working directory
+    stdout, stderr
+    exit.json         how it ended
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from shoal_gateway.appmanager import supervisor
+
+PROGRAM = Path(supervisor.__file__)
+STREAMS = ("stdout", "stderr")
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What to run.
+
+    Attributes:
+        job_id: The job.
+        attempt: Number of this start.
+        runner_id: A UUID for this start.
+        command: Arguments, placeholders of the host filled in.
+        environment: The whole environment.
+        outputs: Files that make the result.
+        wall_seconds: Time limit; 0: none.
+        memory_mib: Address space limit; 0: none.
+        ledger: The host's execution ledger.
+    """
+
+    job_id: str
+    attempt: int
+    runner_id: str
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    outputs: tuple[str, ...]
+    wall_seconds: float
+    memory_mib: int
+    ledger: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a job ended."""
+
+    exit_code: int
+    reason: str
+    seconds: float
+
+
+class Attempt:
+    """An attempt's directory."""
+
+    def __init__(self, path: Path, spec: Spec) -> None:
+        self.path = path
+        self.spec = spec
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.spec.job_id} {self.spec.attempt} {self.spec.runner_id}>"
+
+    @classmethod
+    def create(cls, parent: Path, spec: Spec) -> Self:
+        """Makes the directory and writes the spec."""
+        path = parent / f"{spec.job_id}.{spec.attempt}.{spec.runner_id}"
+        (path / "work").mkdir(parents=True)
+        supervisor.write_atomically(str(path / "spec.json"), asdict(spec))
+        return cls(path, spec)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads what an earlier manager left.
+
+        Raises:
+            ValueError: it can't be read.
+        """
+        document = _read(path / "spec.json")
+        if document is None:
+            raise ValueError(f"{path} has no spec.json")
+        document["command"] = tuple(document["command"])
+        document["outputs"] = tuple(document["outputs"])
+        return cls(path, Spec(**document))
+
+    @property
+    def work(self) -> Path:
+        """The job's working directory."""
+        return self.path / "work"
+
+    @property
+    def fence(self) -> int | None:
+        """The fence it was begun under; None before that."""
+        document = _read(self.path / "claim.json")
+        return int(document["fence"]) if document is not None else None
+
+    def claim(self, fence: int) -> None:
+        """Notes the fence."""
+        supervisor.write_atomically(str(self.path / "claim.json"), {"fence": fence})
+
+    @property
+    def exit(self) -> Exit | None:
+        """How it ended; None while it runs, or when nobody could write it down."""
+        document = _read(self.path / "exit.json")
+        return Exit(**document) if document is not None else None
+
+    def supervisor_pid(self) -> int | None:
+        """Process id of its supervisor, if that lives."""
+        document = _read(self.path / "supervisor.json")
+        if document is None:
+            return None
+        pid = int(document["pid"])
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+        fields = stat.rpartition(")")[2].split()
+        # The number may belong to another process by now.
+        same = int(fields[19]) == document["started"] and fields[0] not in ("Z", "X")
+        return pid if same else None
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Starts the supervisor, detached: it outlives this process."""
+        with (self.path / "supervisor.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-I", "-S", str(PROGRAM), str(self.path)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.spec.environment,
+                cwd=self.path,
+                start_new_session=True,
+            )
+
+    def remove(self) -> None:
+        """Removes the directory: everything worth keeping was uploaded."""
+        # Renamed first, so that a manager that dies here does not adopt half of it.
+        gone = self.path.with_name(f".{self.path.name}")
+        try:
+            self.path.rename(gone)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def found(parent: Path) -> list[Path]:
+    """Attempts that earlier managers left; remains of removed ones are cleared away."""
+    if not parent.is_dir():
+        return []
+    for rest in parent.glob(".*"):
+        shutil.rmtree(rest, ignore_errors=True)
+    return sorted(path for path in parent.iterdir() if path.is_dir())
+
+
+def environment(job_id: str, attempt: int, work: Path, cache: Path) -> dict[str, str]:
+    """A job's environment: little, the same everywhere, and the marks that its host is known by."""
+    inherited = ("LANG", "TZ", "SHOAL_FLEET_ID", "SHOAL_HOST", "SHOAL_TEST_RUN")
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(work),
+        "XDG_CACHE_HOME": str(cache),
+        "SHOAL_JOB_ID": job_id,
+        "SHOAL_ATTEMPT": str(attempt),
+        # One job, one core: the slots say how many run beside each other.
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        **{name: os.environ[name] for name in inherited if name in os.environ},
+    }
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
+    if not isinstance(document, dict):
+        raise TypeError(f"{path} holds no JSON object")
+    return document

@@ -1,0 +1,347 @@
+"""The app manager: takes offers, keeps leases, and sees attempts through to their report.
+
+No gRPC here. Three kinds of threads work on the table of runners: calls of `start`, the renewer,
+and the collector, which hands ended runners to a small pool that uploads and reports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import select
+import threading
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from shoal_gateway.appmanager import attempt as attempts
+from shoal_gateway.appmanager.attempt import Attempt, Spec
+from shoal_gateway.appmanager.ports import (
+    Ended,
+    Held,
+    Registry,
+    RegistryAwayError,
+    Result,
+    TakenError,
+)
+from shoal_gateway.appmanager.runner import Runner
+from shoal_gateway.appmanager.shipping import MissingOutputError, ship_outputs
+from shoal_gateway.objectstore import ObjectStore, ObjectStoreError
+
+logger = logging.getLogger(__name__)
+
+# Between uploads of what running jobs have written, seconds.
+LOGS_EVERY = 0.5
+# Between tries to report to a registry that is away, or to upload to a store that is, seconds.
+AGAIN = 0.5
+# Renewals in one lease: one may be lost, and one be late.
+RENEWALS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A file that a job wants in its working directory."""
+
+    name: str
+    key: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A job on offer, as the scheduler leased it."""
+
+    job_id: str
+    attempt: int
+    fence: int
+    application: str
+    command: tuple[str, ...]
+    inputs: tuple[Input, ...]
+    outputs: tuple[str, ...]
+    wall_seconds: float
+    memory_mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of an offer: ``started``, ``full``, ``taken`` or ``unable``."""
+
+    job_id: str
+    verdict: str
+    reason: str = ""
+
+
+class AppManager:
+    """Runs jobs of one flavor on one host.
+
+    Args:
+        registry: Where attempts are begun, renewed and reported.
+        objects: Where inputs come from, and outputs and logs go.
+        root: The host's own directory.
+        flavor: The kind of jobs; managers of other flavors may share the root.
+        slots: Jobs at once.
+        lease: Seconds that a lease lasts without a renewal.
+        python: Interpreter for ``{python}`` in commands.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        objects: ObjectStore,
+        *,
+        root: Path,
+        flavor: str,
+        slots: int,
+        lease: float,
+        python: str,
+    ) -> None:
+        self.flavor = flavor
+        self.slots = slots
+        self._registry = registry
+        self._objects = objects
+        self._root = root.absolute()
+        self._attempts = self._root / "attempts" / flavor
+        self._lease = lease
+        self._python = python
+        self._lock = threading.Lock()
+        self._runners: dict[str, Runner] = {}
+        self._starting = 0
+        self._stopped = threading.Event()
+        self._poll = select.epoll()
+        self._finishers = ThreadPoolExecutor(max(2, slots), thread_name_prefix="finish")
+        self._threads = [
+            threading.Thread(target=self._keep_leases, name="renewer", daemon=True),
+            threading.Thread(target=self._collect, name="collector", daemon=True),
+        ]
+
+    def open(self) -> None:
+        """Adopts what an earlier manager left, and begins to work."""
+        self._attempts.mkdir(parents=True, exist_ok=True)
+        for path in attempts.found(self._attempts):
+            self._adopt(path)
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Stops working; supervisors and their jobs go on, for the next manager to adopt."""
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+        self._finishers.shutdown(cancel_futures=True)
+
+    @property
+    def free(self) -> int:
+        """Slots that nothing runs in."""
+        with self._lock:
+            return self._free()
+
+    @property
+    def utilisation(self) -> float:
+        """Jobs running ÷ slots, at most 1: an adopted job may be one too many."""
+        with self._lock:
+            return min(1.0, (len(self._runners) + self._starting) / self.slots)
+
+    def running(self) -> list[Runner]:
+        """What runs here now."""
+        with self._lock:
+            return list(self._runners.values())
+
+    def start(self, offers: Sequence[Offer]) -> list[Answer]:
+        """Takes what there is room for; each taken job runs when this returns."""
+        return [self._take(offer) for offer in offers]
+
+    def _free(self) -> int:
+        return self.slots - len(self._runners) - self._starting
+
+    def _take(self, offer: Offer) -> Answer:
+        with self._lock:
+            if self._stopped.is_set() or self._free() < 1:
+                return Answer(offer.job_id, "full", f"all {self.slots} slots are taken")
+            self._starting += 1
+        try:
+            return self._begin(offer)
+        finally:
+            with self._lock:
+                self._starting -= 1
+
+    def _begin(self, offer: Offer) -> Answer:
+        try:
+            attempt = Attempt.create(self._attempts, self._spec(offer))
+        except OSError as error:
+            return Answer(offer.job_id, "unable", f"no place for the attempt: {error}")
+        runner_id = attempt.spec.runner_id
+        try:
+            fence = self._registry.begin(offer.job_id, offer.fence, offer.attempt, runner_id)
+        except TakenError as error:
+            attempt.remove()
+            return Answer(offer.job_id, "taken", str(error))
+        except RegistryAwayError as error:
+            # If it did begin after all, nobody renews the lease, and the job is queued again.
+            attempt.remove()
+            return Answer(offer.job_id, "unable", f"the registry is away: {error}")
+        runner = Runner(attempt, fence, self._objects)
+        with self._lock:
+            self._runners[runner_id] = runner
+        try:
+            attempt.claim(fence)
+            self._fetch(offer, attempt)
+            runner.start()
+        except (OSError, ObjectStoreError) as error:
+            logger.warning("%r can't be started here: %s", attempt, error)
+            self._finishers.submit(self._give_back, runner, str(error))
+            # Begun and given back: the registry queues it again, so this offer is settled.
+            return Answer(offer.job_id, "taken", f"given back: {error}")
+        self._poll.register(runner.handle, select.EPOLLIN)
+        logger.info("started %r", attempt)
+        return Answer(offer.job_id, "started")
+
+    def _spec(self, offer: Offer) -> Spec:
+        runner_id = str(uuid.uuid4())
+        application = offer.application.partition("@")[0]
+        places = {"{python}": self._python, "{app}": str(self._root / "apps" / application)}
+        command = []
+        for part in offer.command:
+            filled = part
+            for placeholder, value in places.items():
+                filled = filled.replace(placeholder, value)
+            command.append(filled)
+        work = self._attempts / f"{offer.job_id}.{offer.attempt}.{runner_id}" / "work"
+        cache = self._root / "cache" / f"jobs-{self.flavor}"
+        return Spec(
+            job_id=offer.job_id,
+            attempt=offer.attempt,
+            runner_id=runner_id,
+            command=tuple(command),
+            environment=attempts.environment(offer.job_id, offer.attempt, work, cache),
+            outputs=offer.outputs,
+            wall_seconds=offer.wall_seconds,
+            memory_mib=offer.memory_mib,
+            ledger=str(self._root / "ledger.jsonl"),
+        )
+
+    def _fetch(self, offer: Offer, attempt: Attempt) -> None:
+        for wanted in offer.inputs:
+            target = attempt.work / wanted.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            digest = hashlib.sha256()
+            with target.open("wb") as file:
+                for chunk in self._objects.get(wanted.key):
+                    digest.update(chunk)
+                    file.write(chunk)
+            if digest.hexdigest() != wanted.sha256:
+                raise ObjectStoreError(
+                    f"{wanted.key}: hashes to {digest.hexdigest()}, {wanted.sha256} was submitted"
+                )
+
+    def _adopt(self, path: Path) -> None:
+        try:
+            attempt = Attempt.load(path)
+            fence = attempt.fence
+        except (ValueError, TypeError) as error:
+            logger.warning("left alone: %s", error)
+            return
+        if fence is None:
+            # Never begun as far as anyone knows; the lease of the offer runs out by itself.
+            attempt.remove()
+            return
+        runner = Runner(attempt, fence, self._objects)
+        self._runners[attempt.spec.runner_id] = runner
+        if runner.adopt():
+            self._poll.register(runner.handle, select.EPOLLIN)
+            logger.info("adopted %r", attempt)
+        elif attempt.exit is not None:
+            self._finishers.submit(self._finish, runner)
+        else:
+            # The supervisor died while no manager lived: the host's fault, not the job's.
+            self._finishers.submit(self._give_back, runner, "its supervisor and its manager died")
+
+    def _keep_leases(self) -> None:
+        while not self._stopped.wait(self._lease / RENEWALS):
+            runners = self.running()
+            if not runners:
+                continue
+            try:
+                verdicts = self._registry.renew([runner.lease for runner in runners])
+            except RegistryAwayError as error:
+                logger.warning("leases could not be renewed: %s", error)
+                continue
+            for runner, (held, fence) in zip(runners, verdicts, strict=True):
+                if held is Held.CANCEL:
+                    runner.cancel(fence)
+                elif held is Held.LOST and not runner.ended:
+                    logger.warning("lost %r to somebody else; ending it here", runner.attempt)
+                    runner.disown()
+
+    def _collect(self) -> None:
+        while not self._stopped.is_set():
+            ready = {handle for handle, _ in self._poll.poll(LOGS_EVERY)}
+            for runner in self.running():
+                if runner.handle in ready:
+                    self._poll.unregister(runner.handle)
+                    runner.note_end()
+                    self._finishers.submit(self._finish, runner)
+                elif not runner.ended:
+                    runner.ship_logs()
+
+    def _finish(self, runner: Runner) -> None:
+        """Uploads what is left and reports, for as long as that takes."""
+        try:
+            result = None
+            while result is None and not self._stopped.is_set():
+                result = self._result(runner)
+            if result is not None:
+                self._report(runner, result)
+        except Exception:
+            # In a pool nobody would hear of it; the lease runs out and the job starts elsewhere.
+            logger.exception("%r could not be finished", runner.attempt)
+            self._forget(runner)
+
+    def _result(self, runner: Runner) -> Result | None:
+        """How an attempt ended; None when the store failed and it is to be looked at again."""
+        lease, number = runner.lease, runner.attempt.spec.attempt
+        end = runner.attempt.exit
+        if runner.cancelled:
+            runner.ship_logs()
+            return Result(lease, number, Ended.CANCELLED, "ended on request")
+        if end is None:
+            return Result(lease, number, Ended.SUPERVISOR_LOST, "its supervisor died")
+        try:
+            runner.logs.ship()
+            if end.exit_code == 0 and not end.reason:
+                files = ship_outputs(runner.attempt, self._objects)
+                return Result(lease, number, Ended.SUCCEEDED, "", 0, files)
+        except MissingOutputError as error:
+            return Result(lease, number, Ended.FAILED, str(error), end.exit_code)
+        except (ObjectStoreError, OSError) as error:
+            logger.warning("%r can't be stored yet: %s", runner.attempt, error)
+            self._stopped.wait(AGAIN)
+            return None
+        return Result(lease, number, Ended.FAILED, end.reason, end.exit_code)
+
+    def _give_back(self, runner: Runner, reason: str) -> None:
+        runner.ended = True
+        number = runner.attempt.spec.attempt
+        self._report(runner, Result(runner.lease, number, Ended.ABANDONED, reason))
+
+    def _report(self, runner: Runner, result: Result) -> None:
+        while not self._stopped.is_set():
+            try:
+                refused = self._registry.report(result)
+            except RegistryAwayError as error:
+                logger.warning("%r is not reported yet: %s", runner.attempt, error)
+                self._stopped.wait(AGAIN)
+                continue
+            if refused is None:
+                logger.info("%r %s %s", runner.attempt, result.ended.value, result.reason)
+            else:
+                logger.warning("the report of %r was refused: %s", runner.attempt, refused)
+            self._forget(runner)
+            return
+
+    def _forget(self, runner: Runner) -> None:
+        runner.attempt.remove()
+        with self._lock:
+            self._runners.pop(runner.attempt.spec.runner_id, None)
+        runner.close()

@@ -1,0 +1,110 @@
+"""One attempt under this manager: its supervisor's process and its lease."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import time
+
+from shoal_gateway.appmanager.attempt import Attempt
+from shoal_gateway.appmanager.ports import Lease
+from shoal_gateway.appmanager.shipping import LogShipper
+from shoal_gateway.objectstore import ObjectStore, ObjectStoreError
+
+logger = logging.getLogger(__name__)
+
+
+class Runner:
+    """An attempt that was begun here, or adopted.
+
+    Attributes:
+        attempt: Its directory.
+        logs: Uploads its output.
+        fence: Under which it reports.
+        handle: A descriptor that becomes readable when the supervisor ends; -1 without one.
+        ended: Whether its supervisor has ended, or never started.
+        cancelled: Whether it was ended at its owner's wish.
+        since: When it was begun or adopted, monotonic seconds.
+    """
+
+    def __init__(self, attempt: Attempt, fence: int, objects: ObjectStore) -> None:
+        self.attempt = attempt
+        self.logs = LogShipper(attempt, objects)
+        self.fence = fence
+        self.handle = -1
+        self.pid = 0
+        self.ended = False
+        self.cancelled = False
+        self.since = time.monotonic()
+
+    @property
+    def lease(self) -> Lease:
+        """As the registry knows it."""
+        return Lease(self.attempt.spec.job_id, self.attempt.spec.runner_id, self.fence)
+
+    def start(self) -> None:
+        """Starts the supervisor.
+
+        Raises:
+            OSError: it could not be started.
+        """
+        process = self.attempt.start()
+        self.pid = process.pid
+        self.handle = os.pidfd_open(process.pid)
+        # Reaped through the descriptor; Popen must not wait for a number that may be another's.
+        process.returncode = 0
+
+    def adopt(self) -> bool:
+        """Takes over a supervisor that an earlier manager started; False when it has ended."""
+        pid = self.attempt.supervisor_pid()
+        if pid is None:
+            self.ended = True
+            return False
+        try:
+            self.handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self.ended = True
+            return False
+        self.pid = pid
+        return True
+
+    def cancel(self, fence: int) -> None:
+        """Ends the job for its owner; its report goes out under a fence of its own."""
+        self.fence = fence
+        if not self.cancelled:
+            self.cancelled = True
+            self.disown()
+
+    def disown(self) -> None:
+        """Ends the job: its supervisor kills everything below it."""
+        if self._over():
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.handle, signal.SIGTERM)
+
+    def note_end(self) -> None:
+        """The supervisor has ended."""
+        self.ended = True
+        # A child of ours would stay a zombie; an adopted one is init's.
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, self.handle, os.WEXITED)
+
+    def ship_logs(self) -> None:
+        """Uploads what the job has written; a failure is tried again with the next call."""
+        try:
+            self.logs.ship()
+        except (ObjectStoreError, OSError) as error:
+            logger.warning("logs of %r are not stored yet: %s", self.attempt, error)
+
+    def close(self) -> None:
+        """Lets the descriptor go."""
+        if self.handle >= 0:
+            os.close(self.handle)
+            self.handle = -1
+
+    def _over(self) -> bool:
+        """Whether the supervisor has ended, noticed or not."""
+        return self.handle < 0 or bool(select.select([self.handle], [], [], 0.0)[0])

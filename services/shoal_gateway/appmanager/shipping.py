@@ -1,0 +1,96 @@
+"""What leaves the host: logs in segments while the job runs, outputs at its end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from shoal_gateway.appmanager.attempt import STREAMS, Attempt
+from shoal_gateway.objectstore import ObjectStore, Stored
+
+SEGMENT = 1024 * 1024
+
+
+class MissingOutputError(Exception):
+    """The job did not make a file that it was to make."""
+
+
+def prefix(attempt: Attempt) -> str:
+    """Where an attempt's objects lie; the runner's id keeps two runners of one attempt apart."""
+    spec = attempt.spec
+    return f"jobs/{spec.job_id}/attempt-{spec.attempt}/{spec.runner_id}"
+
+
+class LogShipper:
+    """Uploads an attempt's standard output and error as they grow.
+
+    Objects can't be appended to, so each piece is an object of its own, named by its offset; a
+    successor that adopts the attempt goes on where the objects end.
+    """
+
+    def __init__(self, attempt: Attempt, objects: ObjectStore) -> None:
+        self._attempt = attempt
+        self._objects = objects
+        self._sent: dict[str, int] = {}
+
+    def ship(self) -> None:
+        """Uploads what has been written since the last time.
+
+        Raises:
+            ObjectStoreError: the store failed; the next call tries the same again.
+        """
+        for stream in STREAMS:
+            path = self._attempt.path / stream
+            size = path.stat().st_size if path.exists() else 0
+            while (sent := self._offset(stream)) < size:
+                piece = _piece(path, sent)
+                self._objects.put(f"{self._prefix(stream)}{sent:020d}", [piece])
+                self._sent[stream] = sent + len(piece)
+
+    def _offset(self, stream: str) -> int:
+        if stream not in self._sent:
+            segments = self._objects.list(self._prefix(stream))
+            last = segments[-1] if segments else None
+            self._sent[stream] = int(last.key.rpartition("/")[2]) + last.size if last else 0
+        return self._sent[stream]
+
+    def _prefix(self, stream: str) -> str:
+        return f"{prefix(self._attempt)}/logs/{stream}/"
+
+
+def ship_outputs(attempt: Attempt, objects: ObjectStore) -> tuple[tuple[str, Stored], ...]:
+    """Uploads the outputs; what they are for the manifest.
+
+    Raises:
+        MissingOutputError: one is not there, or is no file of the working directory.
+        ObjectStoreError: the store failed.
+    """
+    work = attempt.work.resolve()
+    shipped = []
+    for name in attempt.spec.outputs:
+        path = (work / name).resolve()
+        # A link out of the working directory would publish what is not the job's.
+        if not path.is_relative_to(work) or not path.is_file():
+            raise MissingOutputError(f"the job ended well but made no file '{name}'")
+        checksum = _sha256(path)
+        key = f"{prefix(attempt)}/outputs/{name}"
+        shipped.append((name, objects.put(key, _chunks(path), sha256=checksum)))
+    return tuple(shipped)
+
+
+def _piece(path: Path, offset: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(SEGMENT)
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(SEGMENT):
+            yield chunk
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,299 @@
+"""Runs one job and lets nothing of it survive: ``python -I -S supervisor.py ATTEMPT_DIRECTORY``.
+
+Two processes. The supervisor is what managers know: they watch it, and tell it with SIGTERM to end
+the job. Its child, the guard, starts the job, keeps the limits and writes down how it ended. The
+guard is a subreaper, so that whatever the job starts, however it detaches itself, stays below the
+guard and is killed when the job ends. When the supervisor dies the kernel tells the guard, which
+then kills everything; when the guard dies the job dies too, and the supervisor kills the rest.
+
+Only the standard library, and nothing of ours: a job's supervisor is as small as Python can be, and
+goes on as it is while the manager and the code around it are replaced.
+
+Files in the attempt's directory: ``task.json`` (read), ``supervisor.json`` (who runs it, written
+once), ``exit.json`` (how it ended, written last and complete), ``stdout`` and ``stderr``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+TASK = "task.json"
+IDENTITY = "supervisor.json"
+EXIT = "exit.json"
+STDOUT = "stdout"
+STDERR = "stderr"
+
+# Why a job ended.
+EXITED = "exited"
+NOT_STARTED = "not started"
+WALL_LIMIT = "wall limit"
+KILLED = "killed"
+SUPERVISOR_LOST = "supervisor lost"
+
+# What the guard waits for. The kernel sends SIGHUP when the supervisor has died.
+_SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP)
+_CAUSES = {signal.SIGTERM: KILLED, signal.SIGHUP: SUPERVISOR_LOST}
+
+# Seconds between looks at a tree that is being killed; each end wakes earlier.
+_LOOK = 0.05
+
+
+def start_ticks(pid: int) -> int | None:
+    """A process's start time in ticks since boot; None when it has ended.
+
+    With the process id it names a process for good; the id alone is given away again.
+    """
+    stat = _stat(pid)
+    return None if stat is None or stat[0] in ("Z", "X") else int(stat[19])
+
+
+def write_once(path: Path, content: dict[str, Any]) -> bool:
+    """Writes a JSON file unless it exists; whoever comes first has written it, complete."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    _write_durable(aside, content)
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        return False
+    finally:
+        aside.unlink()
+    _sync_directory(path.parent)
+    return True
+
+
+def write_whole(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON file so that readers see all of it or what was there before."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    _write_durable(aside, content)
+    aside.replace(path)
+    _sync_directory(path.parent)
+
+
+def main(directory: Path) -> int:
+    """The supervisor; the exit code."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    task = json.loads((directory / TASK).read_text(encoding="utf-8"))
+    identity = {"pid": os.getpid(), "started": start_ticks(os.getpid())}
+    if not write_once(directory / IDENTITY, identity):
+        # A manager found the attempt without a supervisor and gave it up before we got here.
+        return 3
+    # Should the guard be killed, what it looked after comes to us.
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    supervisor = os.getpid()
+    guard = os.fork()
+    if guard == 0:
+        code = 1
+        try:
+            _guard(directory, task, supervisor)
+            code = 0
+        except BaseException:
+            # A forked process must not return into its parent's code, whatever happens.
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(code)
+    while True:
+        number = signal.sigwait(_SIGNALS)
+        if number == signal.SIGTERM:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(guard, signal.SIGTERM)
+        elif number == signal.SIGCHLD and guard in _reap():
+            _kill_tree()
+            return 0 if (directory / EXIT).exists() else 1
+
+
+def _guard(directory: Path, task: dict[str, Any], supervisor: int) -> None:
+    _prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    if os.getppid() != supervisor:
+        return  # it died before the kernel knew that we want to hear of it
+    wall = float(task["wall_seconds"])
+    deadline = time.monotonic() + wall if wall > 0.0 else None
+    job, error = _start(directory, task)
+    cause, code = _wait(job, deadline)
+    _kill_tree()
+    if error:
+        cause = NOT_STARTED
+    _ledger(task, {"event": "end", "pid": job, "exit_code": code, "cause": cause})
+    if cause != SUPERVISOR_LOST:
+        end = {"cause": cause, "exit_code": code, "error": error, "at": time.time()}
+        write_whole(directory / EXIT, end)
+
+
+def _start(directory: Path, task: dict[str, Any]) -> tuple[int, str]:
+    """Starts the job's process; its id, and why its command could not be executed."""
+    gate, opener = os.pipe()
+    errors, reporter = os.pipe()  # closed by a successful exec
+    job = os.fork()
+    if job == 0:
+        os.close(opener)
+        os.close(errors)
+        _become(directory, task, gate, reporter)
+    os.close(gate)
+    os.close(reporter)
+    # Written down before it runs: no execution without its line.
+    _ledger(task, {"event": "start", "pid": job})
+    with contextlib.suppress(BrokenPipeError):  # it was killed already
+        os.write(opener, b"!")
+    os.close(opener)
+    with os.fdopen(errors, "rb") as stream:
+        return job, stream.read().decode(errors="replace")
+
+
+def _become(directory: Path, task: dict[str, Any], gate: int, reporter: int) -> NoReturn:
+    """In the child: becomes the job."""
+    try:
+        os.setpgid(0, 0)
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if not os.read(gate, 1):
+            os._exit(127)  # the guard died and nobody would look after us
+        for name, target, flags in (
+            (os.devnull, 0, os.O_RDONLY),
+            (str(directory / STDOUT), 1, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+            (str(directory / STDERR), 2, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+        ):
+            descriptor = os.open(name, flags, 0o644)
+            os.dup2(descriptor, target)
+        os.chdir(task["cwd"])
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if task["memory_mib"]:
+            limit = int(task["memory_mib"]) << 20
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        # What Python ignores for itself would be ignored in the job too.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        os.execvpe(task["command"][0], task["command"], task["environment"])  # noqa: S606 - its work
+    except BaseException as error:  # noqa: BLE001 - reported to the guard, and nothing goes on here
+        os.write(reporter, f"{task['command'][0]} can't be run: {error}".encode())
+    finally:
+        os._exit(127)
+
+
+def _wait(job: int, deadline: float | None) -> tuple[str, int | None]:
+    """Waits until the job has ended or must end; why, and the exit code (minus a signal)."""
+    while True:
+        if deadline is None:
+            number = signal.sigwait(_SIGNALS)
+        else:
+            found = signal.sigtimedwait(_SIGNALS, max(0.0, deadline - time.monotonic()))
+            if found is None:
+                return WALL_LIMIT, None
+            number = signal.Signals(found.si_signo)
+        if number in _CAUSES:
+            return _CAUSES[signal.Signals(number)], None
+        ended = _reap()
+        if job in ended:
+            return EXITED, ended[job]
+
+
+def _reap() -> dict[int, int]:
+    """Exit codes of the children that have ended."""
+    ended = {}
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            ended[pid] = os.waitstatus_to_exitcode(status)
+    return ended
+
+
+def _kill_tree() -> None:
+    """Kills all descendants and waits for their end."""
+    while _has_children():
+        stopped: set[int] = set()
+        # First all are stopped, so that none can start another while they are being killed.
+        while fresh := set(descendants(os.getpid())) - stopped:
+            _send(fresh, signal.SIGSTOP)
+            stopped |= fresh
+        _send(stopped, signal.SIGKILL)
+        # Those whose parents died come to us, for we are their subreaper.
+        signal.sigtimedwait([signal.SIGCHLD], _LOOK)
+
+
+def _has_children() -> bool:
+    _reap()
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def descendants(root: int) -> list[int]:
+    """Children of a process, their children, and so on; parents first."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        stat = _stat(int(name)) if name.isdigit() else None
+        if stat is not None and stat[0] not in ("Z", "X"):
+            children.setdefault(int(stat[1]), []).append(int(name))
+    found = [root]
+    for pid in found:
+        found += children.get(pid, [])
+    return found[1:]
+
+
+def _send(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Fields of ``/proc/PID/stat`` from the state (its third) on."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # The command in parentheses may hold anything.
+    return text.rpartition(")")[2].split()
+
+
+def _prctl(option: int, value: int) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}): {os.strerror(number)}")
+
+
+def _ledger(task: dict[str, Any], entry: dict[str, Any]) -> None:
+    """Appends a line to the host's ledger; one write, so that lines of others stay whole."""
+    line = json.dumps({**task["ledger_fields"], **entry, "at": time.time()}) + "\n"
+    descriptor = os.open(task["ledger"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(descriptor, line.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_durable(path: Path, content: dict[str, Any]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
