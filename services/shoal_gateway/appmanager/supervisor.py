@@ -9,7 +9,7 @@ then kills everything; when the guard dies the job dies too, and the supervisor 
 Only the standard library, and nothing of ours: a job's supervisor is as small as Python can be, and
 goes on as it is while the manager and the code around it are replaced.
 
-Files in the attempt's directory: ``task.json`` (read), ``supervisor.json`` (who runs it, written
+Files in the attempt's directory: ``spec.json`` (read), ``supervisor.json`` (who runs it, written
 once), ``exit.json`` (how it ended, written last and complete), ``stdout`` and ``stderr``.
 """
 
@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
-TASK = "task.json"
+SPEC = "spec.json"
 IDENTITY = "supervisor.json"
 EXIT = "exit.json"
 STDOUT = "stdout"
@@ -38,7 +38,6 @@ STDERR = "stderr"
 
 # Why a job ended.
 EXITED = "exited"
-NOT_STARTED = "not started"
 WALL_LIMIT = "wall limit"
 KILLED = "killed"
 SUPERVISOR_LOST = "supervisor lost"
@@ -74,18 +73,19 @@ def write_once(path: Path, content: dict[str, Any]) -> bool:
     return True
 
 
-def write_whole(path: Path, content: dict[str, Any]) -> None:
+def write_atomically(path: str, content: dict[str, Any]) -> None:
     """Writes a JSON file so that readers see all of it or what was there before."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    target = Path(path)
+    aside = target.with_name(f".{target.name}.{os.getpid()}.{time.monotonic_ns()}")
     _write_durable(aside, content)
-    aside.replace(path)
-    _sync_directory(path.parent)
+    aside.replace(target)
+    _sync_directory(target.parent)
 
 
 def main(directory: Path) -> int:
     """The supervisor; the exit code."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    task = json.loads((directory / TASK).read_text(encoding="utf-8"))
+    spec = json.loads((directory / SPEC).read_text(encoding="utf-8"))
     identity = {"pid": os.getpid(), "started": start_ticks(os.getpid())}
     if not write_once(directory / IDENTITY, identity):
         # A manager found the attempt without a supervisor and gave it up before we got here.
@@ -97,9 +97,9 @@ def main(directory: Path) -> int:
     if guard == 0:
         code = 1
         try:
-            _guard(directory, task, supervisor)
+            _guard(directory, spec, supervisor)
             code = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - shown, and the process ends
             # A forked process must not return into its parent's code, whatever happens.
             sys.excepthook(*sys.exc_info())
         finally:
@@ -114,25 +114,29 @@ def main(directory: Path) -> int:
             return 0 if (directory / EXIT).exists() else 1
 
 
-def _guard(directory: Path, task: dict[str, Any], supervisor: int) -> None:
+def _guard(directory: Path, spec: dict[str, Any], supervisor: int) -> None:
     _prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     if os.getppid() != supervisor:
         return  # it died before the kernel knew that we want to hear of it
-    wall = float(task["wall_seconds"])
-    deadline = time.monotonic() + wall if wall > 0.0 else None
-    job, error = _start(directory, task)
-    cause, code = _wait(job, deadline)
+    began = time.monotonic()
+    wall = float(spec["wall_seconds"])
+    job, error = _start(directory, spec)
+    cause, code = _wait(job, began + wall if wall > 0.0 else None)
     _kill_tree()
-    if error:
-        cause = NOT_STARTED
-    _ledger(task, {"event": "end", "pid": job, "exit_code": code, "cause": cause})
+    seconds = time.monotonic() - began
+    reasons = {
+        WALL_LIMIT: f"ran longer than its limit of {wall:g} s",
+        KILLED: "ended on request",
+    }
+    reason = error or reasons.get(cause, "")
+    _ledger(spec, {"event": "end", "pid": job, "exit_code": code, "cause": cause})
     if cause != SUPERVISOR_LOST:
-        end = {"cause": cause, "exit_code": code, "error": error, "at": time.time()}
-        write_whole(directory / EXIT, end)
+        end = {"exit_code": code, "reason": reason, "seconds": seconds}
+        write_atomically(str(directory / EXIT), end)
 
 
-def _start(directory: Path, task: dict[str, Any]) -> tuple[int, str]:
+def _start(directory: Path, spec: dict[str, Any]) -> tuple[int, str]:
     """Starts the job's process; its id, and why its command could not be executed."""
     gate, opener = os.pipe()
     errors, reporter = os.pipe()  # closed by a successful exec
@@ -140,11 +144,11 @@ def _start(directory: Path, task: dict[str, Any]) -> tuple[int, str]:
     if job == 0:
         os.close(opener)
         os.close(errors)
-        _become(directory, task, gate, reporter)
+        _become(directory, spec, gate, reporter)
     os.close(gate)
     os.close(reporter)
     # Written down before it runs: no execution without its line.
-    _ledger(task, {"event": "start", "pid": job})
+    _ledger(spec, {"event": "start", "pid": job})
     with contextlib.suppress(BrokenPipeError):  # it was killed already
         os.write(opener, b"!")
     os.close(opener)
@@ -152,7 +156,7 @@ def _start(directory: Path, task: dict[str, Any]) -> tuple[int, str]:
         return job, stream.read().decode(errors="replace")
 
 
-def _become(directory: Path, task: dict[str, Any], gate: int, reporter: int) -> NoReturn:
+def _become(directory: Path, spec: dict[str, Any], gate: int, reporter: int) -> NoReturn:
     """In the child: becomes the job."""
     try:
         os.setpgid(0, 0)
@@ -166,23 +170,23 @@ def _become(directory: Path, task: dict[str, Any], gate: int, reporter: int) -> 
         ):
             descriptor = os.open(name, flags, 0o644)
             os.dup2(descriptor, target)
-        os.chdir(task["cwd"])
+        os.chdir(directory / "work")
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if task["memory_mib"]:
-            limit = int(task["memory_mib"]) << 20
+        if spec["memory_mib"]:
+            limit = int(spec["memory_mib"]) << 20
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         # What Python ignores for itself would be ignored in the job too.
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        os.execvpe(task["command"][0], task["command"], task["environment"])  # noqa: S606 - its work
+        os.execvpe(spec["command"][0], spec["command"], spec["environment"])  # noqa: S606 - its work
     except BaseException as error:  # noqa: BLE001 - reported to the guard, and nothing goes on here
-        os.write(reporter, f"{task['command'][0]} can't be run: {error}".encode())
+        os.write(reporter, f"{spec['command'][0]} can't be run: {error}".encode())
     finally:
         os._exit(127)
 
 
-def _wait(job: int, deadline: float | None) -> tuple[str, int | None]:
+def _wait(job: int, deadline: float | None) -> tuple[str, int]:
     """Waits until the job has ended or must end; why, and the exit code (minus a signal)."""
     while True:
         if deadline is None:
@@ -190,10 +194,10 @@ def _wait(job: int, deadline: float | None) -> tuple[str, int | None]:
         else:
             found = signal.sigtimedwait(_SIGNALS, max(0.0, deadline - time.monotonic()))
             if found is None:
-                return WALL_LIMIT, None
+                return WALL_LIMIT, -signal.SIGKILL
             number = signal.Signals(found.si_signo)
         if number in _CAUSES:
-            return _CAUSES[signal.Signals(number)], None
+            return _CAUSES[signal.Signals(number)], -signal.SIGKILL
         ended = _reap()
         if job in ended:
             return EXITED, ended[job]
@@ -236,10 +240,10 @@ def _has_children() -> bool:
 def descendants(root: int) -> list[int]:
     """Children of a process, their children, and so on; parents first."""
     children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        stat = _stat(int(name)) if name.isdigit() else None
+    for entry in Path("/proc").iterdir():
+        stat = _stat(int(entry.name)) if entry.name.isdigit() else None
         if stat is not None and stat[0] not in ("Z", "X"):
-            children.setdefault(int(stat[1]), []).append(int(name))
+            children.setdefault(int(stat[1]), []).append(int(entry.name))
     found = [root]
     for pid in found:
         found += children.get(pid, [])
@@ -269,10 +273,11 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(number, f"prctl({option}): {os.strerror(number)}")
 
 
-def _ledger(task: dict[str, Any], entry: dict[str, Any]) -> None:
+def _ledger(spec: dict[str, Any], entry: dict[str, Any]) -> None:
     """Appends a line to the host's ledger; one write, so that lines of others stay whole."""
-    line = json.dumps({**task["ledger_fields"], **entry, "at": time.time()}) + "\n"
-    descriptor = os.open(task["ledger"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    who = {name: spec[name] for name in ("job_id", "attempt", "runner_id")}
+    line = json.dumps({**who, **entry, "at": time.time()}) + "\n"
+    descriptor = os.open(spec["ledger"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.write(descriptor, line.encode())
         os.fsync(descriptor)
