@@ -1,0 +1,202 @@
+"""The supervisor as a real process: how jobs end, and that nothing of them survives."""
+
+import json
+import os
+import signal
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from shoal_gateway.appmanager import attempt as attempts
+from shoal_gateway.appmanager import supervisor
+from shoal_gateway.appmanager.attempt import Attempt, Spec
+from tests.support.waiting import eventually
+
+# Starts two children, one detached in a session of its own and deaf to SIGTERM, and writes down all
+# three process ids.
+TREE = """
+import os, signal, subprocess, sys, time
+sleep = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
+quiet = dict(start_new_session=True, env={})
+detached = subprocess.Popen([sys.executable, "-c", sleep], **quiet)
+plain = subprocess.Popen([sys.executable, "-c", sleep])
+with open("pids.tmp", "w") as file:
+    print(os.getpid(), detached.pid, plain.pid, file=file)
+os.rename("pids.tmp", "pids")
+"""
+STAY = TREE + "time.sleep(3600)"
+
+
+class Job:
+    """An attempt whose supervisor was started, without a manager."""
+
+    def __init__(self, root, command, wall=0.0, memory=0):
+        runner_id = str(uuid.uuid4())
+        self.ledger = root / "ledger.jsonl"
+        place = root / "attempts"
+        spec = Spec(
+            job_id=str(uuid.uuid4()),
+            attempt=1,
+            runner_id=runner_id,
+            command=tuple(command),
+            environment=attempts.environment("job", 1, place, root / "cache"),
+            outputs=(),
+            wall_seconds=wall,
+            memory_mib=memory,
+            ledger=str(self.ledger),
+        )
+        self.attempt = Attempt.create(place, spec)
+        self.process = self.attempt.start()
+
+    def ended(self):
+        self.process.wait(60)
+        return self.attempt.exit
+
+    def stream(self, name):
+        return (self.attempt.path / name).read_text()
+
+    def pids(self):
+        path = self.attempt.work / "pids"
+        eventually(path.exists, what="the job's tree")
+        return [int(pid) for pid in path.read_text().split()]
+
+    def entries(self):
+        return [json.loads(line) for line in self.ledger.read_text().splitlines()]
+
+
+def alive(pid):
+    return supervisor.start_ticks(pid) is not None
+
+
+def all_gone(pids):
+    return eventually(lambda: not any(alive(pid) for pid in pids), what="the end of the tree")
+
+
+@pytest.fixture
+def run(tmp_path):
+    jobs = []
+
+    def start(*command, **limits):
+        jobs.append(Job(tmp_path, command, **limits))
+        return jobs[-1]
+
+    yield start
+    for job in jobs:
+        job.process.kill()
+        job.process.wait(30)
+
+
+def python(code):
+    return sys.executable, "-c", code
+
+
+def test_output_and_exit_code_are_kept(run):
+    job = run(*python("import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)"))
+    end = job.ended()
+    assert (end.exit_code, end.reason) == (7, "")
+    assert (job.stream("stdout"), job.stream("stderr")) == ("out\n", "err\n")
+    start, last = job.entries()
+    assert (start["event"], last["event"], last["exit_code"]) == ("start", "end", 7)
+    for entry in (start, last):
+        assert entry["job_id"] == job.attempt.spec.job_id
+        assert entry["runner_id"] == job.attempt.spec.runner_id
+        assert entry["pid"] > 0
+
+
+def test_a_job_has_its_own_group_directory_signals_and_little_environment(run):
+    job = run(
+        *python(
+            "import json, os, signal; print(json.dumps([os.getpid() == os.getpgrp(), os.getcwd(),"
+            " sorted(os.environ), [int(s) for s in signal.pthread_sigmask(0, [])]]))"
+        )
+    )
+    assert job.ended().exit_code == 0
+    leads, directory, names, blocked = json.loads(job.stream("stdout"))
+    assert leads
+    assert Path(directory) == job.attempt.work
+    assert "SHOAL_JOB_ID" in names
+    assert "PYTHONPATH" not in names
+    assert blocked == []
+
+
+def test_a_job_killed_by_a_signal_has_its_number_negative(run):
+    job = run(*python("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"))
+    assert job.ended().exit_code == -signal.SIGSEGV
+
+
+def test_a_command_that_is_not_there_is_said(run):
+    end = run("/no/such/program").ended()
+    assert end.exit_code == 127
+    assert "/no/such/program can't be run" in end.reason
+    assert "No such file" in end.reason
+
+
+def test_the_memory_limit_holds(run):
+    job = run(*python("x = bytearray(400 << 20)"), memory=200)
+    assert job.ended().exit_code == 1
+    assert "MemoryError" in job.stream("stderr")
+
+
+def test_the_wall_limit_ends_the_whole_tree(run):
+    job = run(*python(STAY), wall=5.0)
+    pids = job.pids()
+    end = job.ended()
+    assert end.reason == "ran longer than its limit of 5 s"
+    # Written down last: by then nothing is left.
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_nothing_that_a_job_leaves_behind_survives_it(run):
+    job = run(*python(TREE))
+    pids = job.pids()
+    assert job.ended().exit_code == 0
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_sigterm_to_the_supervisor_ends_the_tree(run):
+    job = run(*python(STAY))
+    pids = job.pids()
+    job.process.terminate()
+    assert job.ended().reason == "ended on request"
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_nothing_survives_a_supervisor_that_is_killed(run):
+    job = run(*python(STAY))
+    pids = job.pids()
+    job.process.kill()
+    assert job.ended() is None
+    all_gone(pids)
+    eventually(lambda: job.entries()[-1]["event"] == "end", what="the ledger's last line")
+    assert job.entries()[-1]["cause"] == "supervisor lost"
+    assert job.attempt.exit is None
+
+
+def test_nothing_survives_a_guard_that_is_killed(run):
+    job = run(*python(STAY))
+    pids = job.pids()
+    guard = supervisor.descendants(job.process.pid)[0]
+    os.kill(guard, signal.SIGKILL)
+    # The supervisor ends without a word on how: that is a loss of the supervisor.
+    assert job.ended() is None
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_a_supervisor_that_comes_after_the_attempt_was_given_up_runs_nothing(tmp_path, run):
+    first = run(*python("pass"))
+    first.ended()
+    (first.attempt.path / "exit.json").unlink()
+    again = first.attempt.start()
+    assert again.wait(30) == 3
+    assert [entry["event"] for entry in first.entries()] == ["start", "end"]
+
+
+def test_ledger_lines_of_many_jobs_stay_whole(run):
+    jobs = [run(*python("pass")) for _ in range(8)]
+    for job in jobs:
+        assert job.ended().exit_code == 0
+    entries = jobs[0].entries()
+    assert len(entries) == 16
+    assert len({entry["runner_id"] for entry in entries}) == 8
