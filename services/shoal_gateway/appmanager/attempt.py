@@ -24,6 +24,8 @@ from shoal_gateway.appmanager import supervisor
 
 PROGRAM = Path(supervisor.__file__)
 STREAMS = ("stdout", "stderr")
+# Environment variable that every process of a runner is born with.
+RUNNER_MARK = "SHOAL_RUNNER_ID"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +123,16 @@ class Attempt:
         if document is None:
             return None
         pid = int(document["pid"])
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return None
-        fields = stat.rpartition(")")[2].split()
         # The number may belong to another process by now.
-        same = int(fields[19]) == document["started"] and fields[0] not in ("Z", "X")
-        return pid if same else None
+        return pid if supervisor.start_ticks(pid) == document["started"] else None
+
+    def give_up(self) -> bool:
+        """Takes the place of a supervisor that has not come yet, so that a late one runs nothing.
+
+        Returns:
+            False when there is or was one.
+        """
+        return supervisor.write_once(self.path / supervisor.IDENTITY, {"pid": 0, "started": 0})
 
     def start(self) -> subprocess.Popen[bytes]:
         """Starts the supervisor, detached: it outlives this process."""
@@ -163,7 +167,9 @@ def found(parent: Path) -> list[Path]:
     return sorted(path for path in parent.iterdir() if path.is_dir())
 
 
-def environment(job_id: str, attempt: int, work: Path, cache: Path) -> dict[str, str]:
+def environment(
+    job_id: str, attempt: int, runner_id: str, work: Path, cache: Path
+) -> dict[str, str]:
     """A job's environment: little, the same everywhere, and the marks that its host is known by."""
     inherited = ("LANG", "TZ", "SHOAL_FLEET_ID", "SHOAL_HOST", "SHOAL_TEST_RUN")
     return {
@@ -172,6 +178,7 @@ def environment(job_id: str, attempt: int, work: Path, cache: Path) -> dict[str,
         "XDG_CACHE_HOME": str(cache),
         "SHOAL_JOB_ID": job_id,
         "SHOAL_ATTEMPT": str(attempt),
+        RUNNER_MARK: runner_id,
         # One job, one core: the slots say how many run beside each other.
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shoal_gateway.appmanager import attempt as attempts
+from shoal_gateway.appmanager import survivors
 from shoal_gateway.appmanager.attempt import Attempt, Spec
 from shoal_gateway.appmanager.ports import (
     Ended,
@@ -57,6 +58,7 @@ class Offer:
     attempt: int
     fence: int
     application: str
+    flavor: str
     command: tuple[str, ...]
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...]
@@ -167,6 +169,9 @@ class AppManager:
                 self._starting -= 1
 
     def _begin(self, offer: Offer) -> Answer:
+        unable = self._unable(offer)
+        if unable:
+            return Answer(offer.job_id, "unable", unable)
         try:
             attempt = Attempt.create(self._attempts, self._spec(offer))
         except OSError as error:
@@ -190,17 +195,29 @@ class AppManager:
             runner.start()
         except (OSError, ObjectStoreError) as error:
             logger.warning("%r can't be started here: %s", attempt, error)
-            self._finishers.submit(self._give_back, runner, str(error))
+            runner.ended = True
+            self._finishers.submit(self._finish, runner, str(error))
             # Begun and given back: the registry queues it again, so this offer is settled.
             return Answer(offer.job_id, "taken", f"given back: {error}")
         self._poll.register(runner.handle, select.EPOLLIN)
         logger.info("started %r", attempt)
         return Answer(offer.job_id, "started")
 
+    def _unable(self, offer: Offer) -> str:
+        """Why this host can't run an offer; empty when it can."""
+        if offer.flavor != self.flavor:
+            return f"the job is of flavor {offer.flavor}, this manager of {self.flavor}"
+        application = self._application(offer)
+        if any("{app}" in part for part in offer.command) and not application.is_dir():
+            return f"application {offer.application} is not installed: {application} is missing"
+        return ""
+
+    def _application(self, offer: Offer) -> Path:
+        return self._root / "apps" / offer.application.partition("@")[0]
+
     def _spec(self, offer: Offer) -> Spec:
         runner_id = str(uuid.uuid4())
-        application = offer.application.partition("@")[0]
-        places = {"{python}": self._python, "{app}": str(self._root / "apps" / application)}
+        places = {"{python}": self._python, "{app}": str(self._application(offer))}
         command = []
         for part in offer.command:
             filled = part
@@ -214,7 +231,7 @@ class AppManager:
             attempt=offer.attempt,
             runner_id=runner_id,
             command=tuple(command),
-            environment=attempts.environment(offer.job_id, offer.attempt, work, cache),
+            environment=attempts.environment(offer.job_id, offer.attempt, runner_id, work, cache),
             outputs=offer.outputs,
             wall_seconds=offer.wall_seconds,
             memory_mib=offer.memory_mib,
@@ -255,7 +272,7 @@ class AppManager:
             self._finishers.submit(self._finish, runner)
         else:
             # The supervisor died while no manager lived: the host's fault, not the job's.
-            self._finishers.submit(self._give_back, runner, "its supervisor and its manager died")
+            self._finishers.submit(self._finish, runner, "its supervisor and its manager died")
 
     def _keep_leases(self) -> None:
         while not self._stopped.wait(self._lease / RENEWALS):
@@ -285,10 +302,21 @@ class AppManager:
                 elif not runner.ended:
                     runner.ship_logs()
 
-    def _finish(self, runner: Runner) -> None:
-        """Uploads what is left and reports, for as long as that takes."""
+    def _finish(self, runner: Runner, abandoned: str = "") -> None:
+        """Uploads what is left and reports, for as long as that takes.
+
+        Args:
+            runner: Its supervisor has ended or never started.
+            abandoned: Why the host gives it back whatever it did; empty when it does not.
+        """
         try:
+            if runner.attempt.exit is None:
+                # Only then is it reported, lest the next attempt runs beside what is left of it.
+                survivors.await_end(runner.attempt.spec.runner_id)
             result = None
+            if abandoned:
+                number = runner.attempt.spec.attempt
+                result = Result(runner.lease, number, Ended.ABANDONED, abandoned)
             while result is None and not self._stopped.is_set():
                 result = self._result(runner)
             if result is not None:
@@ -306,6 +334,7 @@ class AppManager:
             runner.ship_logs()
             return Result(lease, number, Ended.CANCELLED, "ended on request")
         if end is None:
+            runner.ship_logs()
             return Result(lease, number, Ended.SUPERVISOR_LOST, "its supervisor died")
         try:
             runner.logs.ship()
@@ -320,11 +349,6 @@ class AppManager:
             return None
         return Result(lease, number, Ended.FAILED, end.reason, end.exit_code)
 
-    def _give_back(self, runner: Runner, reason: str) -> None:
-        runner.ended = True
-        number = runner.attempt.spec.attempt
-        self._report(runner, Result(runner.lease, number, Ended.ABANDONED, reason))
-
     def _report(self, runner: Runner, result: Result) -> None:
         while not self._stopped.is_set():
             try:
@@ -335,10 +359,24 @@ class AppManager:
                 continue
             if refused is None:
                 logger.info("%r %s %s", runner.attempt, result.ended.value, result.reason)
+            elif result.ended is not Ended.CANCELLED and self._was_cancelled(runner):
+                # Its end and the wish for it crossed; the wish moved the fence.
+                result = Result(runner.lease, result.attempt, Ended.CANCELLED, "ended on request")
+                continue
             else:
                 logger.warning("the report of %r was refused: %s", runner.attempt, refused)
             self._forget(runner)
             return
+
+    def _was_cancelled(self, runner: Runner) -> bool:
+        if not runner.cancelled:
+            try:
+                ((held, fence),) = self._registry.renew([runner.lease])
+            except RegistryAwayError:
+                return False
+            if held is Held.CANCEL:
+                runner.cancel(fence)
+        return runner.cancelled
 
     def _forget(self, runner: Runner) -> None:
         runner.attempt.remove()

@@ -59,27 +59,25 @@ class Runner:
 
     def adopt(self) -> bool:
         """Takes over a supervisor that an earlier manager started; False when it has ended."""
-        pid = self.attempt.supervisor_pid()
-        if pid is None:
-            self.ended = True
-            return False
-        try:
-            self.handle = os.pidfd_open(pid)
-        except ProcessLookupError:
-            self.ended = True
-            return False
-        self.pid = pid
-        return True
+        # A manager that was killed may have started one that has yet to say who it is.
+        if not self.attempt.give_up():
+            pid = self.attempt.supervisor_pid()
+            if pid is not None and self._open(pid):
+                return True
+        self.ended = True
+        return False
 
     def cancel(self, fence: int) -> None:
         """Ends the job for its owner; its report goes out under a fence of its own."""
         self.fence = fence
-        if not self.cancelled:
-            self.cancelled = True
-            self.disown()
+        self.cancelled = True
+        self.disown()
 
     def disown(self) -> None:
-        """Ends the job: its supervisor kills everything below it."""
+        """Ends the job: its supervisor kills everything below it. Said again, it changes nothing.
+
+        One that is still being started is told with the next renewal.
+        """
         if self._over():
             return
         with contextlib.suppress(ProcessLookupError):
@@ -104,6 +102,18 @@ class Runner:
         if self.handle >= 0:
             os.close(self.handle)
             self.handle = -1
+
+    def _open(self, pid: int) -> bool:
+        try:
+            self.handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return False
+        if self.attempt.supervisor_pid() != pid:
+            # It ended in between, and its number may be another's; from here on it can't change.
+            self.close()
+            return False
+        self.pid = pid
+        return True
 
     def _over(self) -> bool:
         """Whether the supervisor has ended, noticed or not."""

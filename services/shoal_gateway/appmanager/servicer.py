@@ -69,6 +69,7 @@ class AppManagerServicer(appmanager_pb2_grpc.AppManagerServicer):
             offer(each, f"offers[{index}]")
             for index, each in enumerate(check.some(request.offers, "offers"))
         ]
+        check.distinct([each.job_id for each in offers], "offers")
         manager = self._manager
         if manager.free < 1:
             # Before anything was done: the caller may offer it elsewhere, whatever it is.
@@ -119,7 +120,9 @@ def offer(message: registry_pb2.Offer, field: str) -> Offer:
         check.file_ref(each, f"{field}.spec.inputs[{index}]")
         for index, each in enumerate(spec.inputs)
     ]
-    check.some(spec.command, f"{field}.spec.command")
+    for index, argument in enumerate(check.some(spec.command, f"{field}.spec.command")):
+        check.optional(argument, f"{field}.spec.command[{index}]")
+    check.required(spec.command[0], f"{field}.spec.command[0]", limit=check.MAX_TEXT)
     resources = spec.resources
     check.between(resources.wall_seconds, f"{field}.spec.resources.wall_seconds", 0.0, 1e9)
     check.whole(resources.memory_mib, f"{field}.spec.resources.memory_mib", 0, 1 << 30)
@@ -128,6 +131,7 @@ def offer(message: registry_pb2.Offer, field: str) -> Offer:
         attempt=check.whole(message.attempt, f"{field}.attempt", 1, 2**31 - 1),
         fence=check.whole(message.fence, f"{field}.fence", 1, 2**62),
         application=_application(spec.application, f"{field}.spec.application"),
+        flavor=check.label(spec.flavor, f"{field}.spec.flavor"),
         command=tuple(spec.command),
         inputs=tuple(Input(each.name, each.object.key, each.object.sha256) for each in inputs),
         outputs=tuple(spec.outputs),

@@ -41,7 +41,7 @@ class Job:
             attempt=1,
             runner_id=runner_id,
             command=tuple(command),
-            environment=attempts.environment("job", 1, place, root / "cache"),
+            environment=attempts.environment("job", 1, runner_id, place, root / "cache"),
             outputs=(),
             wall_seconds=wall,
             memory_mib=memory,
