@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from shoal_gateway import runtime
 from shoal_gateway.fleet.state import FleetState, ReplicaState
 
 CHROOT = "/gateway"
@@ -117,6 +118,7 @@ class Layout:
             *("--id", replica.id),
             *("--host", replica.host),
             *("--bind", f"{address}:0"),
+            *("--version", runtime.installed_version()),
             *("--zone", f"zone-{replica.host.rpartition('-')[2]}"),
             *("--cache", str(root / "cache")),
         ]

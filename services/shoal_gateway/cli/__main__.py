@@ -1,0 +1,5 @@
+"""``python -m shoal_gateway.cli``: the same as ``shoal``."""
+
+from shoal_gateway.cli import main
+
+main()

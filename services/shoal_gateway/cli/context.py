@@ -1,0 +1,72 @@
+"""What every command needs: the fleet, the way to its gateway, and how to say things."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from shoal.directory import Directory
+from shoal_gateway.client import Gateway
+from shoal_gateway.fleet import Fleet, FleetError
+
+# What is piped away is not cut to 80 columns.
+out = Console(width=None if sys.stdout.isatty() else 160)
+err = Console(stderr=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which fleet is meant.
+
+    Attributes:
+        fleet: Directory of a local one.
+        zookeeper: Address with chroot of one elsewhere; None: the local one.
+        owner: Whose jobs.
+    """
+
+    fleet: Path
+    zookeeper: str | None = None
+    owner: str = ""
+
+    def local(self, progress: Any = None) -> Fleet:
+        """The local fleet.
+
+        Raises:
+            FleetError: a fleet elsewhere is meant.
+        """
+        if self.zookeeper:
+            raise FleetError("this command works on a local fleet; leave --zookeeper out")
+        return Fleet(self.fleet, **({"progress": progress} if progress else {}))
+
+    def address(self) -> str:
+        """ZooKeeper's address with chroot.
+
+        Raises:
+            FleetError: there is no fleet.
+        """
+        return self.zookeeper or self.local().state.zookeeper
+
+    @contextmanager
+    def directory(self) -> Iterator[Directory]:
+        """The way into the fleet's directory."""
+        with Directory(self.address(), cache_dir=self.fleet.absolute() / "cache") as directory:
+            yield directory
+
+    @contextmanager
+    def gateway(self) -> Iterator[Gateway]:
+        """The fleet's gateway."""
+        with self.directory() as directory:
+            yield Gateway(directory, self.owner or getpass.getuser())
+
+
+def print_json(document: Any) -> None:
+    """For scripts: JSON and nothing else, whatever the terminal."""
+    out.print(json.dumps(document, indent=2), soft_wrap=True, markup=False, highlight=False)

@@ -1,0 +1,168 @@
+"""Tables and JSON for what the commands show."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from typing import Any
+
+from google.protobuf import timestamp_pb2
+from rich import box
+from rich.table import Table
+
+from shoal import Replica
+from shoal_gateway.client import state_name
+from shoal_protos.gateway.model.v1 import job_pb2
+
+_COLOURS = {
+    "UP": "green",
+    "BUSY": "yellow",
+    "DRAINING": "magenta",
+    "DOWN": "red",
+    "SUCCEEDED": "green",
+    "FAILED": "red",
+    "DEAD": "red",
+    "CANCELLED": "magenta",
+    "RUNNING": "cyan",
+    "LEASED": "cyan",
+}
+
+
+def _table(title: str | None = None) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="dim",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+
+
+def coloured(word: str) -> str:
+    """A status or state in its colour."""
+    colour = _COLOURS.get(word)
+    return f"[{colour}]{word}[/{colour}]" if colour else word
+
+
+def ago(seconds: float) -> str:
+    """A time span for people: ``42 s``, ``3 min``."""
+    if seconds < 120.0:
+        return f"{max(seconds, 0.0):.0f} s"
+    if seconds < 7200.0:
+        return f"{seconds / 60.0:.0f} min"
+    return f"{seconds / 3600.0:.0f} h"
+
+
+def replica_json(service: str, replica: Replica) -> dict[str, Any]:
+    """A replica for scripts."""
+    return {
+        "id": replica.id,
+        "service": service,
+        "host": replica.host,
+        "address": replica.address,
+        "port": replica.port,
+        "version": replica.version,
+        "flavor": replica.flavor,
+        "zone": replica.zone,
+        "status": str(replica.status),
+        "since": replica.registered_at,
+    }
+
+
+def replica_table(rows: list[dict[str, Any]], title: str) -> Table:
+    """``shoal ps``."""
+    table = _table(title)
+    for name in ("replica", "service", "host", "address", "version", "flavor", "status"):
+        table.add_column(name)
+    table.add_column("since", justify="right")
+    now = time.time()
+    for row in rows:
+        since = ago(now - row["since"]) if row["since"] else "–"
+        where = f"{row['address']}:{row['port']}" if row["port"] else "–"
+        table.add_row(
+            row["id"],
+            row["service"],
+            row["host"],
+            where,
+            row["version"] or "–",
+            row["flavor"] or "–",
+            coloured(row["status"]),
+            since,
+        )
+    return table
+
+
+def unix(stamp: timestamp_pb2.Timestamp) -> float:
+    """Seconds since 1970."""
+    return float(stamp.seconds) + stamp.nanos / 1e9
+
+
+def clock(stamp: timestamp_pb2.Timestamp) -> str:
+    """A time of day, local."""
+    moment = dt.datetime.fromtimestamp(unix(stamp)).astimezone()
+    return moment.strftime("%H:%M:%S.%f")[:-3]
+
+
+def job_json(job: job_pb2.Job) -> dict[str, Any]:
+    """A job for scripts."""
+    return {
+        "id": job.id,
+        "application": job.spec.application,
+        "flavor": job.spec.flavor,
+        "owner": job.owner,
+        "state": state_name(job.state),
+        "cancelling": job.cancelling,
+        "attempt": job.attempt,
+        "parameters": dict(job.spec.parameters),
+        "exit_code": job.exit_code if job.HasField("exit_code") else None,
+        "reason": job.reason,
+        "submitted_at": unix(job.submitted_at),
+        "started_at": unix(job.started_at) if job.HasField("started_at") else None,
+        "ended_at": unix(job.ended_at) if job.HasField("ended_at") else None,
+    }
+
+
+def job_table(jobs: list[job_pb2.Job]) -> Table:
+    """``shoal jobs``."""
+    table = _table()
+    for name in ("job", "application", "parameters", "state"):
+        table.add_column(name)
+    for name in ("attempt", "took", "submitted"):
+        table.add_column(name, justify="right")
+    now = time.time()
+    for job in jobs:
+        took = "–"
+        if job.HasField("ended_at") and job.HasField("started_at"):
+            took = f"{unix(job.ended_at) - unix(job.started_at):.1f} s"
+        parameters = " ".join(
+            f"{key}={value}" for key, value in sorted(job.spec.parameters.items())
+        )
+        table.add_row(
+            job.id,
+            job.spec.application,
+            parameters,
+            coloured(state_name(job.state)),
+            str(job.attempt),
+            took,
+            f"{ago(now - unix(job.submitted_at))} ago",
+        )
+    return table
+
+
+def attempt_table(job: job_pb2.Job) -> Table:
+    """The attempts of ``shoal job``."""
+    table = _table()
+    for name in ("attempt", "host", "app manager", "runner", "outcome", "started", "ended"):
+        table.add_column(name)
+    for each in job.attempts:
+        table.add_row(
+            str(each.number),
+            each.host,
+            each.manager_id,
+            each.runner_id[:8],
+            each.outcome,
+            clock(each.started_at),
+            clock(each.ended_at) if each.HasField("ended_at") else "–",
+        )
+    return table

@@ -1,0 +1,171 @@
+"""The gateway as its users call it: upload, submit, follow, fetch. Used by the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import grpc
+
+from shoal.directory import Directory
+from shoal_protos.gateway.api.v1 import api_pb2, api_pb2_grpc
+from shoal_protos.gateway.model.v1 import job_pb2
+
+CHUNK = 256 * 1024
+# Seconds for a call; the channel tries other replicas within them.
+TIMEOUT = 20.0
+
+TERMINAL = frozenset(
+    {job_pb2.STATE_SUCCEEDED, job_pb2.STATE_FAILED, job_pb2.STATE_CANCELLED, job_pb2.STATE_DEAD}
+)
+
+
+class ChecksumError(Exception):
+    """What came over the wire is not what was published."""
+
+
+def state_name(state: int) -> str:
+    """A state's name for people: ``RUNNING``."""
+    return job_pb2.State.Name(state).removeprefix("STATE_")  # type: ignore[arg-type]
+
+
+class Gateway:
+    """The gateway's api through the SDK: every call goes to a replica that lives.
+
+    Calls raise ``grpc.RpcError`` as the api answers.
+
+    Args:
+        directory: Of the fleet.
+        owner: Whose jobs.
+    """
+
+    def __init__(self, directory: Directory, owner: str) -> None:
+        self.owner = owner
+        self._channel = directory.channel("api")
+        self._api = api_pb2_grpc.ApiStub(self._channel)
+
+    def applications(self) -> list[api_pb2.Application]:
+        """The catalogue."""
+        response = self._api.Applications(api_pb2.ApplicationsRequest(), timeout=TIMEOUT)
+        return list(response.applications)
+
+    def upload(self, path: Path) -> job_pb2.ObjectRef:
+        """Stores a file."""
+        return self._api.Upload(_parts(path), timeout=60.0).object
+
+    def submit(
+        self,
+        application: str,
+        *,
+        inputs: Mapping[str, job_pb2.ObjectRef],
+        parameters: Mapping[str, str],
+        key: str | None = None,
+    ) -> job_pb2.Job:
+        """Submits a job; with the same key it is the same job, however often it is sent."""
+        files = [job_pb2.FileRef(name=name, object=each) for name, each in inputs.items()]
+        request = api_pb2.SubmitRequest(
+            owner=self.owner,
+            idempotency_key=key or str(uuid.uuid4()),
+            application=application,
+            parameters=parameters,
+            inputs=files,
+        )
+        return self._api.Submit(request, timeout=TIMEOUT).job
+
+    def get(self, job_id: str) -> api_pb2.GetResponse:
+        """A job and its history."""
+        return self._api.Get(api_pb2.GetRequest(id=job_id), timeout=TIMEOUT)
+
+    def jobs(self, *, owner: str = "", states: Sequence[int] = ()) -> Iterator[job_pb2.Job]:
+        """Jobs, newest first, all pages."""
+        token = ""
+        while True:
+            request = api_pb2.ListRequest(
+                owner=owner,
+                states=states,  # type: ignore[arg-type]
+                page_size=500,
+                page_token=token,
+            )
+            response = self._api.List(request, timeout=TIMEOUT)
+            yield from response.jobs
+            token = response.next_page_token
+            if not token:
+                return
+
+    def cancel(self, job_id: str) -> job_pb2.Job:
+        """Asks for a job's end."""
+        request = api_pb2.CancelRequest(id=job_id, reason=f"cancelled by {self.owner}")
+        return self._api.Cancel(request, timeout=TIMEOUT).job
+
+    def watch(self, job_id: str = "", *, after: int = 0) -> Iterator[job_pb2.Event]:
+        """Events of a job, or of all, from a cursor on; follows over the deaths of replicas."""
+        while True:
+            request = api_pb2.WatchRequest(job_id=job_id, after=after)
+            try:
+                for response in self._api.Watch(request, wait_for_ready=True):
+                    after = response.event.seq
+                    yield response.event
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                continue  # the replica left or died: another one goes on from the cursor
+            return
+
+    def logs(self, job_id: str, *, stderr: bool = False, follow: bool = False) -> Iterator[bytes]:
+        """Standard output or error; with ``follow`` until the job has ended."""
+        stream = api_pb2.LOG_STREAM_STDERR if stderr else api_pb2.LOG_STREAM_STDOUT
+        offset, attempt = 0, 0
+        while True:
+            request = api_pb2.LogsRequest(
+                job_id=job_id, stream=stream, offset=offset, follow=follow, attempt=0
+            )
+            try:
+                for response in self._api.Logs(request, wait_for_ready=True):
+                    attempt = response.attempt or attempt
+                    offset = response.offset + len(response.data)
+                    yield response.data
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                continue
+            return
+
+    def outputs(self, job_id: str) -> job_pb2.Manifest:
+        """What a job published."""
+        request = api_pb2.OutputsRequest(job_id=job_id)
+        return self._api.Outputs(request, timeout=TIMEOUT).manifest
+
+    def download(self, job_id: str, file: job_pb2.FileRef, target: Path) -> None:
+        """Fetches a published file, whole and checked, or not at all.
+
+        Raises:
+            ChecksumError: the content is not what the manifest says.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        digest = hashlib.sha256()
+        request = api_pb2.DownloadRequest(job_id=job_id, name=file.name)
+        try:
+            with aside.open("wb") as out:
+                for response in self._api.Download(request, timeout=60.0):
+                    digest.update(response.chunk)
+                    out.write(response.chunk)
+            if digest.hexdigest() != file.object.sha256:
+                raise ChecksumError(
+                    f"{file.name} of job {job_id} hashes to {digest.hexdigest()}; its manifest "
+                    f"says {file.object.sha256}"
+                )
+            aside.replace(target)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def _parts(path: Path) -> Iterator[api_pb2.UploadRequest]:
+    with path.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        yield api_pb2.UploadRequest(header=api_pb2.UploadRequest.Header(sha256=checksum))
+        while chunk := file.read(CHUNK):
+            yield api_pb2.UploadRequest(chunk=chunk)
