@@ -1,0 +1,369 @@
+"""The manager with real supervisors and a registry in the test's hand."""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import threading
+import uuid
+
+import pytest
+
+from shoal_gateway.appmanager import supervisor
+from shoal_gateway.appmanager.logic import AppManager, Input, Offer
+from shoal_gateway.appmanager.ports import Ended, Held, TakenError
+from shoal_gateway.objectstore import ObjectStore, ObjectStoreError
+from tests.services.appmanager.fakes import FakeRegistry
+from tests.support.waiting import eventually
+
+STAY = "import time; time.sleep(3600)"
+
+
+class Host:
+    """A host's root and its managers, one after the other."""
+
+    def __init__(self, root):
+        self.root = root
+        self.registry = FakeRegistry()
+        self.objects = ObjectStore.open(f"file://{root}/objects")
+        self.manager = None
+
+    def open(self, slots=2, lease=0.4):
+        self.manager = AppManager(
+            self.registry,
+            self.objects,
+            root=self.root,
+            flavor="local",
+            slots=slots,
+            lease=lease,
+            python=sys.executable,
+        )
+        self.manager.open()
+        return self.manager
+
+    def start(self, *command, **facts):
+        offer = self.offer(*command, **facts)
+        (answer,) = self.manager.start([offer])
+        return offer.job_id, answer
+
+    def python(self, code, **facts):
+        job_id, answer = self.start("{python}", "-c", code, **facts)
+        assert answer.verdict == "started", answer
+        return job_id
+
+    def offer(self, *command, **facts):
+        facts = {
+            "job_id": str(uuid.uuid4()),
+            "attempt": 1,
+            "fence": 5,
+            "application": "test@1.0",
+            "flavor": "local",
+            "inputs": (),
+            "outputs": (),
+            "wall_seconds": 60.0,
+            "memory_mib": 0,
+        } | facts
+        return Offer(command=command, **facts)
+
+    def pid(self, job_id):
+        (runner,) = [each for each in self.manager.running() if each.attempt.spec.job_id == job_id]
+        return runner.pid
+
+    def report(self, job_id):
+        return eventually(lambda: self.registry.of(job_id), what="a report")[0]
+
+    def attempts(self):
+        place = self.root / "attempts" / "local"
+        return sorted(path.name for path in place.iterdir())
+
+    def ledger(self):
+        path = self.root / "ledger.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def close(self):
+        if self.manager is None:
+            return
+        pids = [runner.pid for runner in self.manager.running() if runner.pid]
+        self.manager.close()
+        for pid in pids:
+            if supervisor.start_ticks(pid) is not None:
+                os.kill(pid, signal.SIGTERM)
+        eventually(lambda: not any(map(supervisor.start_ticks, pids)), what="supervisors' end")
+
+
+@pytest.fixture
+def host(tmp_path):
+    made = Host(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_job_is_begun_run_stored_and_reported(host):
+    host.open()
+    data = b"date,temp\n"
+    key = f"uploads/{hashlib.sha256(data).hexdigest()}"
+    host.objects.put(key, [data])
+    code = "print('hello'); open('out/b.txt', 'w').write(open('in/a.csv').read() * 2)"
+    job_id = host.python(
+        f"import os; os.mkdir('out'); {code}",
+        inputs=(Input("in/a.csv", key, hashlib.sha256(data).hexdigest()),),
+        outputs=("out/b.txt",),
+    )
+    result = host.report(job_id)
+    assert (result.ended, result.exit_code, result.attempt) == (Ended.SUCCEEDED, 0, 1)
+    ((name, stored),) = result.files
+    assert name == "out/b.txt"
+    assert b"".join(host.objects.get(stored.key)) == data * 2
+    assert stored.sha256 == hashlib.sha256(data * 2).hexdigest()
+    # Under the fence that Begin gave, not the offer's.
+    ((begun_id, fence, _, runner_id),) = host.registry.begun
+    assert (begun_id, result.lease.fence) == (job_id, fence + 1)
+    prefix = f"jobs/{job_id}/attempt-1/{runner_id}"
+    assert stored.key == f"{prefix}/outputs/out/b.txt"
+    assert b"".join(host.objects.get(f"{prefix}/logs/stdout/{0:020d}")) == b"hello\n"
+    eventually(lambda: not host.attempts(), what="an empty host")
+    assert [entry["event"] for entry in host.ledger()] == ["start", "end"]
+
+
+def test_a_missing_output_a_failure_and_a_limit_are_said(host):
+    host.open(slots=3)
+    missing = host.python("pass", outputs=("result.json",))
+    failing = host.python("raise SystemExit(9)", outputs=("result.json",))
+    slow = host.python(STAY, wall_seconds=0.2)
+    assert "no file 'result.json'" in host.report(missing).reason
+    assert host.report(missing).ended is Ended.FAILED
+    assert (host.report(failing).ended, host.report(failing).exit_code) == (Ended.FAILED, 9)
+    assert host.report(slow).ended is Ended.FAILED
+    assert "limit of 0.2 s" in host.report(slow).reason
+
+
+def test_an_output_that_links_out_of_the_working_directory_is_not_published(host):
+    host.open()
+    job_id = host.python("import os; os.symlink('/etc/hostname', 'x')", outputs=("x",))
+    assert host.report(job_id).ended is Ended.FAILED
+
+
+def test_slots_bound_what_is_taken_item_by_item(host):
+    host.open(slots=2)
+    offers = [host.offer("{python}", "-c", STAY) for _ in range(3)]
+    answers = host.manager.start(offers)
+    assert [answer.verdict for answer in answers] == ["started", "started", "full"]
+    assert (host.manager.free, host.manager.utilisation) == (0, 1.0)
+    assert len(host.registry.begun) == 2
+
+
+def test_a_job_that_begin_gives_to_another_runs_nothing(host):
+    host.open()
+    host.registry.begin_error = TakenError("it is RUNNING at fence 9")
+    _, answer = host.start("{python}", "-c", "pass")
+    assert (answer.verdict, answer.reason) == ("taken", "it is RUNNING at fence 9")
+    assert host.attempts() == []
+    assert host.ledger() == []
+    assert host.manager.free == 2
+
+
+def test_what_this_host_cannot_run_is_not_begun(host):
+    host.open()
+    _, foreign = host.start("{python}", "-c", "pass", flavor="slurm")
+    _, missing = host.start("{python}", "{app}/x.py")
+    host.registry.away = True
+    _, away = host.start("{python}", "-c", "pass")
+    assert [each.verdict for each in (foreign, missing, away)] == ["unable"] * 3
+    assert "flavor slurm" in foreign.reason
+    assert "test@1.0 is not installed" in missing.reason
+    assert host.registry.begun == []
+    assert host.attempts() == []
+
+
+def test_inputs_that_cannot_be_had_give_the_job_back(host):
+    host.open()
+    absent = Input("a", "uploads/none", "0" * 64)
+    host.objects.put("uploads/bad", [b"changed"])
+    changed = Input("a", "uploads/bad", "0" * 64)
+    for wanted in (absent, changed):
+        job_id, answer = host.start("{python}", "-c", "pass", inputs=(wanted,))
+        assert answer.verdict == "taken"
+        assert host.report(job_id).ended is Ended.ABANDONED
+    assert host.ledger() == []
+    eventually(lambda: host.manager.free == 2, what="free slots")
+
+
+def test_leases_are_renewed_while_uploads_hang(host):
+    host.open()
+    hang, entered = threading.Event(), threading.Event()
+    put = host.objects.put
+
+    def slow(key, chunks, sha256=None):
+        if "/outputs/" in key:
+            entered.set()
+            hang.wait(30)
+        return put(key, chunks, sha256)
+
+    host.objects.put = slow
+    job_id = host.python("open('x', 'w')", outputs=("x",))
+    assert entered.wait(30)
+    before = host.registry.renewed[job_id]
+    eventually(lambda: host.registry.renewed[job_id] >= before + 3, what="renewals")
+    hang.set()
+    assert host.report(job_id).ended is Ended.SUCCEEDED
+
+
+def test_reports_are_repeated_until_the_registry_answers(host):
+    host.open()
+    job_id = host.python("import time; time.sleep(0.5)")
+    host.registry.away = True
+    eventually(lambda: host.ledger()[-1:] and host.ledger()[-1]["event"] == "end", what="an end")
+    assert host.registry.reports == []
+    assert len(host.attempts()) == 1
+    host.registry.away = False
+    assert host.report(job_id).ended is Ended.SUCCEEDED
+    eventually(lambda: not host.attempts(), what="an empty host")
+    assert len(host.registry.of(job_id)) == 1
+
+
+def test_an_object_store_that_fails_is_tried_again(host):
+    host.open()
+    put, failures = host.objects.put, []
+
+    def flaky(key, chunks, sha256=None):
+        if "/outputs/" in key and len(failures) < 2:
+            failures.append(key)
+            raise ObjectStoreError("disk full")
+        return put(key, chunks, sha256)
+
+    host.objects.put = flaky
+    assert host.report(host.python("open('x', 'w')", outputs=("x",))).ended is Ended.SUCCEEDED
+    assert len(failures) == 2
+
+
+def test_a_cancelled_job_is_killed_and_reported_under_the_new_fence(host):
+    host.open()
+    job_id = host.python(STAY)
+    host.registry.verdicts[job_id] = (Held.CANCEL, 77)
+    result = host.report(job_id)
+    assert (result.ended, result.lease.fence) == (Ended.CANCELLED, 77)
+    assert host.ledger()[-1]["event"] == "end"
+
+
+def test_a_cancel_that_crosses_the_jobs_end_is_still_honoured(host):
+    host.open(lease=600.0)
+    host.registry.refusals[6] = "fence 6 is old, the job is at 7"
+    job_id = host.python("import time; time.sleep(0.3)")
+    host.registry.verdicts[job_id] = (Held.CANCEL, 7)
+    eventually(lambda: len(host.registry.of(job_id)) == 2, what="a second report")
+    first, second = host.registry.of(job_id)
+    assert (first.ended, first.lease.fence) == (Ended.SUCCEEDED, 6)
+    assert (second.ended, second.lease.fence) == (Ended.CANCELLED, 7)
+
+
+def test_a_lost_job_is_killed_and_its_report_carries_the_old_fence(host):
+    host.open()
+    job_id = host.python(STAY)
+    host.registry.verdicts[job_id] = (Held.LOST, 0)
+    host.registry.refusals[6] = "fence 6 is old"
+    eventually(lambda: not host.attempts(), what="an empty host")
+    assert host.ledger()[-1]["event"] == "end"
+    assert all(result.lease.fence == 6 for result in host.registry.of(job_id))
+    assert host.manager.free == 2
+
+
+def test_a_supervisor_that_dies_is_reported_when_nothing_is_left(host):
+    host.open()
+    job_id = host.python(STAY)
+    eventually(host.ledger, what="a start")
+    job = host.ledger()[0]["pid"]
+    seen = []
+    report = host.registry.report
+    host.registry.report = lambda result: (
+        seen.append(supervisor.start_ticks(job)),
+        report(result),
+    )[1]
+    os.kill(host.pid(job_id), signal.SIGKILL)
+    assert host.report(job_id).ended is Ended.SUPERVISOR_LOST
+    assert seen == [None]
+
+
+def test_a_successor_adopts_what_runs_and_no_job_runs_twice(host):
+    host.open()
+    job_id = host.python(
+        "import os, time\nprint('a', flush=True)\n"
+        "while not os.path.exists('go'): time.sleep(0.02)\nprint('b'); open('x', 'w')",
+        outputs=("x",),
+    )
+    runner_id = host.registry.begun[0][3]
+    logs = f"jobs/{job_id}/attempt-1/{runner_id}/logs/stdout/"
+    eventually(lambda: host.objects.list(logs), what="logs while it runs")
+    pid = host.pid(job_id)
+    host.manager.close()
+    assert supervisor.start_ticks(pid) is not None
+    renewed = host.registry.renewed[job_id]
+    host.open()
+    assert (host.pid(job_id), host.manager.free) == (pid, 1)
+    eventually(lambda: host.registry.renewed[job_id] > renewed, what="a renewal")
+    (place,) = (host.root / "attempts" / "local").iterdir()
+    (place / "work" / "go").touch()
+    result = host.report(job_id)
+    assert (result.ended, result.lease.runner_id, result.lease.fence) == (
+        Ended.SUCCEEDED,
+        runner_id,
+        6,
+    )
+    segments = [b"".join(host.objects.get(each.key)) for each in host.objects.list(logs)]
+    assert b"".join(segments) == b"a\nb\n"
+    assert len(segments) == 2
+    assert [entry["event"] for entry in host.ledger()] == ["start", "end"]
+    assert len(host.registry.begun) == 1
+
+
+def test_a_successor_reports_what_ended_in_between(host):
+    host.open()
+    job_id = host.python("import time; time.sleep(0.4); raise SystemExit(3)")
+    host.manager.close()
+    eventually(lambda: host.ledger()[-1]["event"] == "end", what="the job's end")
+    host.open()
+    result = host.report(job_id)
+    assert (result.ended, result.exit_code) == (Ended.FAILED, 3)
+
+
+def test_a_supervisor_that_died_with_its_manager_is_not_held_against_the_job(host):
+    host.open()
+    job_id = host.python(STAY)
+    pid = host.pid(job_id)
+    host.manager.close()
+    os.kill(pid, signal.SIGKILL)
+    host.open()
+    assert host.report(job_id).ended is Ended.ABANDONED
+
+
+def test_an_attempt_without_a_supervisor_is_given_up_for_good(host):
+    host.open()
+    place = host.root / "attempts" / "local" / "left"
+    job_id = host.python("import time; time.sleep(0.3)")
+    (path,) = (host.root / "attempts" / "local").iterdir()
+    host.manager.close()
+    eventually(lambda: host.ledger()[-1]["event"] == "end", what="the job's end")
+    # As a manager leaves it that is killed between the claim and the supervisor's first word.
+    for name in ("supervisor.json", "exit.json"):
+        (path / name).unlink()
+    path.rename(place)
+    host.registry.away = True
+    manager = host.open()
+    (runner,) = manager.running()
+    late = runner.attempt.start()
+    assert late.wait(30) == 3
+    host.registry.away = False
+    assert host.report(job_id).ended is Ended.ABANDONED
+    assert len(host.ledger()) == 2
+
+
+def test_remains_that_cannot_be_read_do_not_stop_a_manager(host, caplog):
+    place = host.root / "attempts" / "local"
+    (place / "empty").mkdir(parents=True)
+    (place / "bad").mkdir()
+    (place / "bad" / "spec.json").write_text("{")
+    (place / ".removed").mkdir()
+    host.open()
+    assert "bad/spec.json can't be read" in caplog.text
+    assert host.attempts() == ["bad", "empty"]
+    assert host.report(host.python("pass")).ended is Ended.SUCCEEDED
