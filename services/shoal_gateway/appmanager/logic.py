@@ -364,7 +364,13 @@ class AppManager:
                 result = Result(runner.lease, result.attempt, Ended.CANCELLED, "ended on request")
                 continue
             else:
-                logger.warning("the report of %r was refused: %s", runner.attempt, refused)
+                logger.warning(
+                    "the report of %r (%s, %d files) was refused: %s",
+                    runner.attempt,
+                    result.ended.value,
+                    len(result.files),
+                    refused,
+                )
             self._forget(runner)
             return
 
