@@ -21,7 +21,8 @@ for pins in requirements/flavor-*.txt; do
   "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$pins"
   site=$("$environment/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   printf '%s\n' "$root/balancer" "$root/sdk" "$root/services" "$root/protos/gen" > "$site/shoal.pth"
-  # Compiled once here, so that the first jobs don't all do it.
-  "$environment/bin/python" -c 'import matplotlib.figure, matplotlib.backends.backend_agg' >/dev/null
+  # Bytecode and font cache are made once here, so that the first jobs on each host don't all do it.
+  XDG_CACHE_HOME=$root/$environment/cache "$environment/bin/python" -c \
+    'import matplotlib.figure, matplotlib.backends.backend_agg, matplotlib.font_manager' >/dev/null
   touch "$stamp"
 done

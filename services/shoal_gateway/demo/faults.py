@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import threading
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 # Seconds that something stays dead; a host longer, so that its leases run out meanwhile.
 REPLICA_DEAD = 2.0
 HOST_DEAD = 8.0
+# No further host is lost when this share of the jobs has ended.
+LAST = 0.85
 # How long a victim with a running job is looked for.
 LOOK = 20.0
 
@@ -109,32 +112,48 @@ class Injector:
                 self._await(fault.after)
                 if self._stopped:
                     return
-                victim = self._victim(fault.kind)
-                killed = self._fleet.kill(victim)
-                if fault.kind == "host":
-                    self.hosts_killed.append(victim)
-                else:
-                    self.replicas_killed += killed
-                self._mark(f"{victim} killed", fault=True)
-                self._pause(HOST_DEAD if fault.kind == "host" else REPLICA_DEAD)
-                self._fleet.start(victim)
-                self._mark(f"{victim} back", fault=False)
+                self._inject(fault.kind)
+                # A host may just have finished what it had; then the next one is to be hit.
+                while fault.kind == "host" and not self._lost() and self._progress() < LAST:
+                    self._inject(fault.kind)
         except Exception as error:
             # Told by the run, which ends for it; here nobody would hear.
             logger.exception("fault injection failed")
             self.error = error
 
-    def _victim(self, kind: str) -> str:
-        state = self._fleet.state
-        if kind in ("host", "appmanager"):
-            busy = self._busy()
-            if kind == "host":
-                names = sorted({state.replicas[name].host for name in busy}) or list(state.hosts)
-            else:
-                names = busy or [r.id for r in state.replicas.values() if r.service == kind]
+    def _inject(self, kind: str) -> None:
+        victim = self._victim(kind)
+        killed = self._fleet.kill(victim)
+        self._mark(f"{victim} killed", fault=True)
+        if kind == "host":
+            self.hosts_killed.append(victim)
+            self._pause(HOST_DEAD)
         else:
-            names = [r.id for r in state.replicas.values() if r.service == kind]
-        return self._rng.choice(names)
+            self.replicas_killed += killed
+            self._pause(REPLICA_DEAD)
+        self._fleet.start(victim)
+        self._mark(f"{victim} back", fault=False)
+
+    def _lost(self) -> bool:
+        """Whether a lost host's ledger has a start without an end: an attempt that was lost."""
+        for path in self._fleet.layout.graveyard.glob("*/ledger.jsonl"):
+            entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            runners = {event: {e["runner_id"] for e in entries if e["event"] == event}
+                       for event in ("start", "end")}  # fmt: skip
+            if runners["start"] - runners["end"]:
+                return True
+        return False
+
+    def _victim(self, kind: str) -> str:
+        replicas = self._fleet.state.replicas
+        names = sorted(each.id for each in replicas.values() if each.service == kind)
+        if kind not in ("host", "appmanager"):
+            return self._rng.choice(names)
+        busy = self._busy()
+        if kind == "appmanager":
+            return self._rng.choice(busy or names)
+        hosts = sorted({replicas[name].host for name in busy} or self._fleet.state.hosts)
+        return self._rng.choice(hosts)
 
     def _busy(self) -> list[str]:
         """App managers that hold a running job right now; looked for until there is one."""

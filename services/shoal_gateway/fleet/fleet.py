@@ -202,10 +202,19 @@ class Fleet:
                 if not target.exists():
                     shutil.copy2(entry, target)
             for host in state.hosts:
+                self._warm(place.root(host))
                 code = place.root(host) / "apps" / application.name
                 if application.is_dir() and not code.exists():
                     ignored = shutil.ignore_patterns("__pycache__", "*.toml")
                     shutil.copytree(application, code, ignore=ignored)
+
+    def _warm(self, root: Path) -> None:
+        """Gives a host the caches that jobs of a flavor would otherwise make first (fonts)."""
+        for flavor in layout.FLAVORS:
+            made = self.layout.project / "build" / "flavors" / flavor / "cache"
+            target = root / "cache" / f"jobs-{flavor}"
+            if made.is_dir() and not target.exists():
+                shutil.copytree(made, target)
 
     def _start(self, state: FleetState, replica: ReplicaState) -> FleetState:
         place = self.layout

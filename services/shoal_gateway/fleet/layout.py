@@ -124,6 +124,9 @@ class Layout:
         ]
         if replica.service == "registry":
             command += ["--store", self.store]
+        elif replica.service == "scheduler":
+            # An offer here takes milliseconds; what a killed scheduler held is free again soon.
+            command += ["--lease", "5"]
         elif replica.service == "api":
             command += ["--objects", self.objects, "--catalogue", str(self.catalogue)]
         elif replica.service == "appmanager":
