@@ -52,12 +52,12 @@ def draw(
     )
     running = [sum(counts[: second + 1]) for second in range(len(counts))]
     total = axes.twinx()
-    total.step(range(1, len(running) + 1), running, color="#08519c", where="post", label="in all")
+    total.plot(range(len(running) + 1), [0, *running], color="#08519c", label="in all")
     total.set_ylabel("jobs succeeded in all")
     total.set_ylim(0, max(running[-1] if running else 1, 1) * 1.3)
     top = max([*counts, 1]) * 1.45
     axes.set_ylim(0, top)
-    axes.set_xlim(0, max(seconds, 1.0))
+    axes.set_xlim(0, len(counts))
     faults = [mark for mark in marks if mark.fault]
     for number, mark in enumerate(sorted(faults, key=lambda each: each.at), start=1):
         axes.axvline(mark.at, color="#cb181d", linewidth=1.0)

@@ -109,7 +109,8 @@ def _run(fleet: Fleet, jobs: int, seed: int, out: Path, observations: Path) -> d
         console.print("all ended; checking every file against a second run …", style="dim")
         verdict = _check(fleet, gateway, submissions, observations, rng)
     successes = [at - wall for at in run.successes]
-    retries = sum(_retry_lines(path) for path in [*fleet.layout.logs(), out / "client.log"])
+    logs = [*fleet.layout.logs(), out / "client.log"]
+    refused, retries = (sum(each) for each in zip(*map(_retry_lines, logs), strict=True))
     replicas, hosts = len(injector.replicas_killed), len(injector.hosts_killed)
     title = f"{jobs} jobs; {replicas} replicas and {hosts} host killed"
     draw(out / "throughput.png", successes, injector.marks, seconds, title)
@@ -120,6 +121,7 @@ def _run(fleet: Fleet, jobs: int, seed: int, out: Path, observations: Path) -> d
         "replicas_killed": replicas,
         "hosts_killed": hosts,
         "retries": retries,
+        "refusals_sent_elsewhere": refused,
         "seconds": round(seconds, 2),
         "jobs_per_second": round(verdict.succeeded / seconds, 3) if seconds > 0.0 else 0.0,
         "seed": seed,
@@ -257,9 +259,12 @@ def _read_ledger(path: Path) -> Iterator[check.Execution]:
             yield check.Execution(entry["job_id"], entry["runner_id"])
 
 
-def _retry_lines(path: Path) -> int:
+def _retry_lines(path: Path) -> tuple[int, int]:
+    """Calls sent again because a server was full, and those because something had failed."""
     with path.open(encoding="utf-8", errors="replace") as lines:
-        return sum(" shoal.retry " in line for line in lines)
+        found = [line for line in lines if " shoal.retry " in line]
+    refused = sum("(refused)" in line for line in found)
+    return refused, len(found) - refused
 
 
 def _observations() -> Path:
