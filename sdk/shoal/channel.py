@@ -78,6 +78,9 @@ class Channel(grpc.Channel):
         options: grpc's channel options, for each replica's connection.
         compression: grpc's default compression.
         ejection: When a failing replica is left alone for a while; None never.
+
+    Raises:
+        ShoalForkError: this is a forked child in which grpc would hang.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Channel(grpc.Channel):
         compression: grpc.Compression | None = None,
         ejection: Ejection | None = DEFAULT_EJECTION,
     ) -> None:
+        forks.check(f"a channel to '{service}'")
         self.service = service
         self.retry = retry
         self._forked = False
@@ -239,8 +243,7 @@ class Channel(grpc.Channel):
         self.pool.pick = lambda *_: None
 
     def _start_anew(self) -> None:
-        if not forks.SUPPORTED:
-            raise forks.error(f"the channel to '{self.service}'")
+        forks.check(f"the channel to '{self.service}'")
         self._forked = False
         self.pool.begin()
         self.pool.follow()

@@ -19,7 +19,7 @@ from shoal_balancer import Balancer, Ejection, Node, PeakEwma, Policy, Replica
 
 logger = logging.getLogger(__name__)
 
-# Each channel says its own hello and goodbye: two of one process leave a replica at their own times.
+# Each channel says its own hello and goodbye: two of one process leave a replica independently.
 _numbers = itertools.count(1)
 
 Filter = Callable[[Replica], bool]
@@ -238,8 +238,8 @@ class Pool:
         for node in snapshot.nodes:
             endpoint = node.endpoint
             if not node.replica.routable:
-                if endpoint.opened:
-                    node.when_idle(self._releaser(node))
+                # Also where nothing was sent yet: a call may be about to open the connection.
+                node.when_idle(self._releaser(node))
             elif endpoint.opened:
                 # A replica that came back on its old port has not heard of us.
                 before = incarnations.get(node.replica.identity)

@@ -75,8 +75,16 @@ class DirectoryLike(Protocol):
     def watch(self, service: str) -> ServiceWatch:
         """The one watch of a service; asked for again, the same object."""
 
-    def announce(self, service: str, replica: Replica, *, timeout: float = 15.0) -> Registration:
+    def announce(
+        self, service: str, replica: Replica, *, timeout: float = 15.0, secure: bool = False
+    ) -> Registration:
         """Announces a replica that serves already, and keeps the announcement true.
+
+        Args:
+            service: The service's name.
+            replica: What to announce.
+            timeout: Seconds that the directory may take.
+            secure: Whether the replica's port speaks TLS.
 
         Raises:
             RegistrationError: it was not announced within ``timeout`` seconds.

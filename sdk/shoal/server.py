@@ -1,4 +1,4 @@
-"""The sync server: a ``grpc.Server`` that announces itself and drains."""
+"""The blocking server: a ``grpc.Server`` that announces itself and drains."""
 
 from __future__ import annotations
 
@@ -7,63 +7,27 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any
 
 import grpc
 
-from shoal import forks
-from shoal.drain import NOTICE, REFUSING_TIME, DrainReport, Phase, Roster
+from shoal import addresses, forks, signals, standard
+from shoal.drain import STEP, Drain, DrainReport, Phase, Roster
 from shoal.errors import RegistrationError
+from shoal.gate import REPLICA_SERVICE, Gate
+from shoal.hellos import Hellos
 from shoal.protocols import DirectoryLike, Registration
-from shoal.serving import (
-    HEALTH_SERVICE,
-    MISSING,
-    Gate,
-    Identity,
-    advertised,
-    bound,
-    exclusive,
-    names_of,
-    split_address,
-)
+from shoal.serving import Identity, Shell
 from shoal_balancer import Replica, Status
-from shoal_protos.v1 import replica_pb2, replica_pb2_grpc
+from shoal_protos.v1 import replica_pb2_grpc
 
 logger = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-
-class _Replica(replica_pb2_grpc.ReplicaServicer):
-    """Hello and Released."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-
-    def Hello(  # noqa: N802 - the proto's name
-        self, request: replica_pb2.HelloRequest, context: grpc.ServicerContext
-    ) -> replica_pb2.HelloResponse:
-        if not request.caller_id:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "caller_id: must not be empty")
-        roster = self._server.roster
-        roster.hello(request.caller_id, context.peer())
-        return replica_pb2.HelloResponse(
-            replica_id=self._server.identity.id, draining=roster.phase is not Phase.SERVING
-        )
-
-    def Released(  # noqa: N802 - the proto's name
-        self, request: replica_pb2.ReleasedRequest, context: grpc.ServicerContext
-    ) -> replica_pb2.ReleasedResponse:
-        if not request.caller_id:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "caller_id: must not be empty")
-        self._server.roster.released(request.caller_id)
-        return replica_pb2.ReleasedResponse()
-
-
-class Server(grpc.Server):
+class Server(Shell, grpc.Server):
     """A grpc server that can be found, seen and taken away without a lost call.
 
         server = shoal.Server("registry", version="1.4.2")
@@ -83,18 +47,20 @@ class Server(grpc.Server):
         host: The machine, for people.
         weight: Share of traffic it asks for.
         metadata: Anything else to announce.
-        workers: Threads for handlers.
+        workers: Threads for handlers; a stream occupies one while it lasts.
         options: grpc's server options. Ports are not shared unless ``grpc.so_reuseport`` says so.
         interceptors: grpc's.
         compression: grpc's default compression.
         maximum_concurrent_rpcs: Beyond them grpc answers RESOURCE_EXHAUSTED.
-        health: Whether to serve ``grpc.health.v1.Health``.
+        health: Whether to serve ``grpc.health.v1.Health``: SERVING while announced and not leaving.
         reflection: Whether to serve reflection.
         linger: Most seconds to wait for callers to move away in a drain.
-        grace: Most seconds for calls in flight to end after that.
+        grace: Most seconds for calls in flight to end after that. Then they are cut off; but a
+            handler that does not notice (``context.is_active()``) still keeps Python from exiting.
 
     Raises:
         ImportError: health or reflection is wanted and its package is not installed.
+        ShoalForkError: this is a forked child in which grpc would hang.
     """
 
     def __init__(
@@ -118,78 +84,52 @@ class Server(grpc.Server):
         linger: float = 5.0,
         grace: float = 30.0,
     ) -> None:
-        facts: dict[str, Any] = {"id": id} if id is not None else {}
-        self.identity = Identity(
-            service,
-            version=version,
-            flavor=flavor,
-            zone=zone,
-            host=host,
-            weight=weight,
-            metadata=dict(metadata or {}),
-            **facts,
+        forks.check(f"a server of '{service}'")
+        if reflection:
+            standard.check_reflection()
+        Shell.__init__(
+            self,
+            Identity.of(
+                service,
+                id,
+                metadata,
+                version=version,
+                flavor=flavor,
+                zone=zone,
+                host=host,
+                weight=weight,
+            ),
         )
         self.linger = linger
         self.grace = grace
-        self.replica: Replica | None = None
         self._moved = threading.Event()
-        self.roster = Roster(self._moved.set)
+        self.roster = Roster(self._moved.set, self.peers)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"shoal-{service}")
-        self._server = grpc.server(
+        self._care = ThreadPoolExecutor(2, thread_name_prefix=f"shoal-{service}-care")
+        forks.starts()
+        self._server: grpc.Server = grpc.server(
             self._pool,
-            interceptors=[Gate(self.roster), *interceptors],
-            options=exclusive(options),
+            interceptors=[Gate(self.roster, self._care), *interceptors],
+            options=addresses.exclusive(options),
             compression=compression,
             maximum_concurrent_rpcs=maximum_concurrent_rpcs,
         )
-        self._names: list[str] = []
         self._registration: Registration | None = None
+        # What `run` waits for. SimpleQueue.put may interrupt itself, so a signal's handler may call
+        # it; an Event's lock would not survive that.
         self._orders: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._hurry = False
-        self._drain_lock = threading.Lock()
+        self._ordered = False
+        self._hurried = False
+        self._in_run = False
+        self._draining = threading.Lock()
         self._report: DrainReport | None = None
-        self._started = False
-        self._forked = False
+        self._left = threading.Event()
         self._reflection = reflection
-        self._health = _make_health(self._server) if health else None
-        if reflection:
-            _check_reflection()
-        replica_pb2_grpc.add_ReplicaServicer_to_server(_Replica(self), self)
+        self._health = standard.Health(self._server) if health else None
+        replica_pb2_grpc.add_ReplicaServicer_to_server(
+            Hellos(self.roster, self.identity.id), self._server
+        )
         forks.on_fork(self)
-
-    def __repr__(self) -> str:
-        where = self.replica.target if self.replica is not None else "not bound"
-        return f"<shoal.Server {self.identity.service} {self.identity.id} {where}>"
-
-    def add_generic_rpc_handlers(
-        self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]
-    ) -> None:
-        """As grpc's; generated ``add_…_to_server`` functions call it."""
-        handlers = tuple(generic_rpc_handlers)
-        self._names += [name for name in names_of(handlers) if name not in self._names]
-        self._server.add_generic_rpc_handlers(handlers)
-
-    def add_registered_method_handlers(self, service_name: str, method_handlers: Any) -> None:
-        """As grpc's; generated ``add_…_to_server`` functions call it."""
-        if service_name not in self._names:
-            self._names.append(service_name)
-        self._server.add_registered_method_handlers(service_name, method_handlers)
-
-    def add_insecure_port(self, address: str) -> int:
-        """Binds a plaintext port; returns it.
-
-        Raises:
-            BindError: it is taken, or the address is not this machine's.
-        """
-        return bound(address, lambda: self._server.add_insecure_port(address))
-
-    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
-        """Binds a TLS port; returns it.
-
-        Raises:
-            BindError: it is taken, or the address is not this machine's.
-        """
-        return bound(address, lambda: self._server.add_secure_port(address, server_credentials))
 
     def start(self) -> None:
         """Starts to serve, without announcing anything.
@@ -199,18 +139,43 @@ class Server(grpc.Server):
         """
         self._check_fork()
         if self._reflection:
-            _add_reflection([*self._names, HEALTH_SERVICE], self._server)
+            standard.add_reflection(self._names, self._server, health=self._health is not None)
+        self._say(serving=False)
         self._server.start()
-        self._started = True
 
     def stop(self, grace: float | None = None) -> threading.Event:
-        """As grpc's, without a drain: ends within ``grace`` seconds. Also ends `run`, drained."""
-        self._orders.put("stop")
-        return self._server.stop(grace)
+        """Leaves, without blocking; `run` returns then.
+
+        A server that was announced drains. One that was only started stops as grpc's does.
+
+        Args:
+            grace: Most seconds for calls in flight. None means the server's own; 0 cuts off at
+                once what runs, and waits for nobody.
+
+        Returns:
+            An event that is set when it has left.
+        """
+        self._check_fork()
+        if self.replica is None and not self._in_run:
+            return self._server.stop(grace)
+        if grace is not None:
+            self.grace = grace
+            self._hurried = self._hurried or grace <= 0.0
+        if self._in_run:
+            self._order("stop")
+        else:
+            threading.Thread(target=self.drain, name="shoal-drain").start()
+        return self._left
 
     def wait_for_termination(self, timeout: float | None = None) -> bool:
-        """As grpc's."""
-        return self._server.wait_for_termination(timeout)
+        """Blocks until the server has stopped, and left the directory if it was announced.
+
+        Returns:
+            Whether ``timeout`` seconds passed before that (grpc's sense).
+        """
+        if self.replica is None:
+            return self._server.wait_for_termination(timeout)
+        return not self._left.wait(timeout)
 
     def serve(
         self,
@@ -226,36 +191,37 @@ class Server(grpc.Server):
         Args:
             directory: Where to announce.
             bind: ``host:port`` to listen on; port 0 takes a free one.
-            advertise: The host that callers use, where that is another than the one bound.
+            advertise: The host (or ``host:port``) that callers use, where that is another than the
+                one bound. Needed when ``bind`` listens everywhere.
             credentials: For TLS; None for plaintext.
             timeout: Seconds for the directory to take the announcement.
 
         Raises:
             BindError: the address can't be bound.
             RegistrationError: it could not be announced; the server is stopped again.
-            ValueError: ``bind`` can't be read, or listens everywhere without ``advertise``.
+            ValueError: an address can't be read, or ``bind`` listens everywhere without
+                ``advertise``.
+            ShoalForkError: the server was made before this process forked.
         """
-        self._check_fork()
-        address = advertised(bind, advertise)
-        split_address(bind)
+        host, outside = addresses.advertised(bind, advertise)
         if credentials is None:
             port = self.add_insecure_port(bind)
         else:
             port = self.add_secure_port(bind, credentials)
         self.start()
-        self.replica = self.identity.replica(address, port, self._names)
-        secure = {"secure": True} if credentials is not None else {}
+        replica = self.identity.replica(host, outside or port, self._names)
         try:
             self._registration = directory.announce(
-                self.identity.service, self.replica, timeout=timeout, **secure
+                self.identity.service, replica, timeout=timeout, secure=credentials is not None
             )
-        except RegistrationError:
+        except BaseException:
             self._server.stop(None).wait()
+            self._close_pools()
             raise
-        self._set_health(serving=True)
-        logger.info(
-            "%s serves %s at %s", self.identity.id, self.identity.service, self.replica.target
-        )
+        # With the time of its announcement.
+        self.replica = self._registration.replica
+        self._say(serving=True)
+        logger.info("%s serves %s at %s", replica.id, self.identity.service, replica.target)
         return self.replica
 
     def run(
@@ -269,7 +235,8 @@ class Server(grpc.Server):
     ) -> DrainReport:
         """Serves until SIGTERM, SIGINT or `stop`, then drains; a second signal hurries.
 
-        Signals are only handled when this runs on the main thread. Arguments are those of `serve`.
+        Signals are only handled when this runs on the main thread; what handled them before does so
+        again afterwards. Arguments and errors are those of `serve`.
 
         Args:
             directory: Where to announce.
@@ -281,19 +248,22 @@ class Server(grpc.Server):
         Returns:
             What the drain saw.
         """
-        on_main = threading.current_thread() is threading.main_thread()
-        before: dict[signal.Signals, Any] = {}
-        if on_main:
-            before = {number: signal.signal(number, self._signalled) for number in _SIGNALS}
+        self._check_fork()
+        self._in_run = True
         try:
-            replica = self.serve(directory, bind=bind, advertise=advertise, credentials=credentials)
-            if ready is not None:
-                ready(replica)
-            self._orders.get()
-            return self.drain()
+            with signals.handling(self._signalled):
+                replica = self.serve(
+                    directory, bind=bind, advertise=advertise, credentials=credentials
+                )
+                try:
+                    if ready is not None:
+                        ready(replica)
+                    logger.info("%s leaves: %s", replica.id, self._orders.get())
+                finally:
+                    report = self.drain()
+                return report
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            self._in_run = False
 
     def drain(self, *, linger: float | None = None, grace: float | None = None) -> DrainReport:
         """Leaves without a lost call; blocks until it has. Idempotent.
@@ -301,112 +271,83 @@ class Server(grpc.Server):
         Args:
             linger: Most seconds to wait for callers to move away; the server's own when None.
             grace: Most seconds for calls in flight to end.
+
+        Raises:
+            ShoalForkError: the server was made before this process forked.
         """
-        with self._drain_lock:
+        self._check_fork()
+        with self._draining:
             if self._report is None:
                 self._report = self._drain(
                     self.linger if linger is None else linger,
                     self.grace if grace is None else grace,
                 )
                 logger.info("%s %s", self.identity.id, self._report)
+                self._left.set()
+                self._order("drained")
             return self._report
 
     def set_status(self, status: Status) -> None:
-        """Tells callers how it is; they keep calling a BUSY one and leave a DRAINING one.
+        """Tells callers how it is; they keep calling a BUSY one. Without effect once it leaves.
 
         Raises:
             RegistrationError: the directory did not take it in time; it is kept and written later.
+            RuntimeError: the server is not announced yet.
         """
-        if self._registration is not None:
+        if self._registration is None:
+            raise RuntimeError(f"{self!r} has no status before it is announced: call serve() first")
+        if self.roster.phase is Phase.SERVING:
             self._registration.update(status=status)
-
-    def after_fork(self) -> None:
-        """In a forked child: the server is the parent's."""
-        self._forked = True
+            self.replica = self._registration.replica
 
     def _drain(self, linger: float, grace: float) -> DrainReport:
-        began = time.monotonic()
-        self.roster.phase = Phase.LEAVING
-        self._set_health(serving=False)
+        clock = time.monotonic
+        drain = Drain(self.roster, clock(), linger=linger, grace=grace)
+        self._say(serving=False)
         registration = self._registration
         if registration is not None:
             try:
                 registration.update(status=Status.DRAINING, enabled=False)
             except RegistrationError as error:
                 # Callers can't hear of it now; those that call are refused later, safely.
-                logger.warning("draining without the directory: %s", error)
-            self._wait_for_callers(began, linger)
-        self.roster.phase = Phase.REFUSING
-        if self.roster.remaining or self.roster.strangers:
-            self._pause(REFUSING_TIME)
-        stopping = time.monotonic()
-        grace = 0.0 if self._hurry else grace
-        stopped = self._server.stop(grace)
-        while not stopped.wait(0.1):
-            if self._hurry and grace:
-                grace = 0.0
+                logger.warning("%s drains without the directory: %s", self.identity.id, error)
+            else:
+                drain.told(clock())
+        while (pause := self._step(drain)) is not None:
+            self._moved.wait(pause)
+            self._moved.clear()
+        stopped = self._server.stop(drain.rest(clock()))
+        while not stopped.wait(STEP):
+            if self._hurried:
+                drain.hurry()
+            if drain.cut(clock()):
+                drain.unfinished = self.roster.running
                 self._server.stop(None)
-        unfinished = time.monotonic() - stopping >= grace > 0.0
+                break
         if registration is not None:
             registration.withdraw()
+        self._close_pools()
+        return drain.ended(clock())
+
+    def _step(self, drain: Drain) -> float | None:
+        if self._hurried:
+            drain.hurry()
+        if drain.due(time.monotonic()):
+            self.roster.look()
+        return drain.step(time.monotonic())
+
+    def _close_pools(self) -> None:
         self._pool.shutdown(wait=False)
-        return self.roster.report(began, unfinished=unfinished)
+        self._care.shutdown(wait=False)
 
-    def _wait_for_callers(self, began: float, linger: float) -> None:
-        while not self._hurry:
-            waited = time.monotonic() - began
-            everyone_left = not self.roster.remaining and not self.roster.strangers
-            if waited >= linger or (waited >= NOTICE and everyone_left):
-                return
-            # Bounded, for a second signal may not touch the event.
-            self._moved.wait(min(0.1, linger - waited))
-            self._moved.clear()
-
-    def _pause(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while not self._hurry and (rest := until - time.monotonic()) > 0.0:
-            self._moved.wait(min(0.1, rest))
-            self._moved.clear()
+    def _order(self, what: str) -> None:
+        self._ordered = True
+        self._orders.put(what)
 
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
-        # SimpleQueue.put is re-entrant, which an Event's lock is not.
-        self._hurry = self.roster.phase is not Phase.SERVING
-        self._orders.put(signal.Signals(number).name)
+        self._hurried = self._hurried or self._ordered
+        self._order(signal.Signals(number).name)
 
-    def _set_health(self, *, serving: bool) -> None:
+    def _say(self, *, serving: bool) -> None:
         if self._health is not None:
-            self._health(["", *self._names], serving)
-
-    def _check_fork(self) -> None:
-        if self._forked:
-            raise forks.server_error(f"the server of '{self.identity.service}'")
-
-
-def _make_health(server: grpc.Server) -> Callable[[Sequence[str], bool], None]:
-    try:
-        from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-    except ImportError as error:
-        raise ImportError(MISSING) from error
-    servicer = health.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-
-    def say(names: Sequence[str], serving: bool) -> None:
-        states = health_pb2.HealthCheckResponse
-        state = states.SERVING if serving else states.NOT_SERVING
-        for name in names:
-            servicer.set(name, state)
-
-    return say
-
-
-def _check_reflection() -> None:
-    try:
-        import grpc_reflection.v1alpha.reflection  # noqa: F401 - only whether it is there
-    except ImportError as error:
-        raise ImportError(MISSING) from error
-
-
-def _add_reflection(names: Sequence[str], server: Any) -> None:
-    from grpc_reflection.v1alpha import reflection
-
-    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+            self._health.say((*self._names, REPLICA_SERVICE), serving=serving)

@@ -70,6 +70,7 @@ class SyncTransport:
 
     def open(self, target: str) -> grpc.Channel:
         """A channel to one replica."""
+        forks.starts()
         if self._credentials is None:
             return grpc.insecure_channel(target, self._options, self._compression)
         return grpc.secure_channel(target, self._credentials, self._options, self._compression)

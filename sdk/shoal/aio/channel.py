@@ -60,6 +60,7 @@ class Channel(grpc.aio.Channel):
         interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
         ejection: Ejection | None = DEFAULT_EJECTION,
     ) -> None:
+        forks.check(f"an asyncio channel to '{service}'", aio=True)
         self.service = service
         self.retry = retry
         self._forked = False

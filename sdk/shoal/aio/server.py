@@ -4,66 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from shoal import forks
-from shoal.drain import NOTICE, REFUSING_TIME, DrainReport, Phase, Roster
+from shoal import addresses, forks, signals, standard
+from shoal.drain import STEP, Drain, DrainReport, Phase, Roster
 from shoal.errors import RegistrationError
+from shoal.gate import REPLICA_SERVICE, AioGate
+from shoal.hellos import AioHellos
 from shoal.protocols import DirectoryLike, Registration
-from shoal.serving import (
-    HEALTH_SERVICE,
-    MISSING,
-    AioGate,
-    Identity,
-    advertised,
-    bound,
-    exclusive,
-    names_of,
-    split_address,
-)
+from shoal.serving import Identity, Shell
 from shoal_balancer import Replica, Status
-from shoal_protos.v1 import replica_pb2, replica_pb2_grpc
+from shoal_protos.v1 import replica_pb2_grpc
 
 logger = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-
-class _Replica(replica_pb2_grpc.ReplicaServicer):
-    """Hello and Released."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-
-    async def Hello(  # noqa: N802 - the proto's name, awaited
-        self, request: replica_pb2.HelloRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> replica_pb2.HelloResponse:
-        if not request.caller_id:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "caller_id: must not be empty")
-        roster = self._server.roster
-        roster.hello(request.caller_id, context.peer())
-        return replica_pb2.HelloResponse(
-            replica_id=self._server.identity.id, draining=roster.phase is not Phase.SERVING
-        )
-
-    async def Released(  # noqa: N802 - the proto's name, awaited
-        self, request: replica_pb2.ReleasedRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> replica_pb2.ReleasedResponse:
-        if not request.caller_id:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "caller_id: must not be empty")
-        self._server.roster.released(request.caller_id)
-        return replica_pb2.ReleasedResponse()
-
-
-class Server(grpc.aio.Server):
+class Server(Shell, grpc.aio.Server):
     """`shoal.Server` for asyncio handlers; its arguments and its drain are the same.
 
     Made and used on a running event loop.
@@ -82,17 +45,18 @@ class Server(grpc.aio.Server):
         weight: Share of traffic it asks for.
         metadata: Anything else to announce.
         executor: Threads for handlers that are not coroutines.
-        options: grpc's server options.
+        options: grpc's server options. Ports are not shared unless ``grpc.so_reuseport`` says so.
         interceptors: grpc.aio's.
         compression: grpc's default compression.
         maximum_concurrent_rpcs: Beyond them grpc answers RESOURCE_EXHAUSTED.
-        health: Whether to serve ``grpc.health.v1.Health``.
+        health: Whether to serve ``grpc.health.v1.Health``: SERVING while announced and not leaving.
         reflection: Whether to serve reflection.
         linger: Most seconds to wait for callers to move away in a drain.
-        grace: Most seconds for calls in flight to end after that.
+        grace: Most seconds for calls in flight to end after that; then they are cancelled.
 
     Raises:
         ImportError: health or reflection is wanted and its package is not installed.
+        ShoalForkError: this is a forked child, and the parent used grpc.aio.
     """
 
     def __init__(
@@ -116,75 +80,48 @@ class Server(grpc.aio.Server):
         linger: float = 5.0,
         grace: float = 30.0,
     ) -> None:
-        facts: dict[str, Any] = {"id": id} if id is not None else {}
-        self.identity = Identity(
-            service,
-            version=version,
-            flavor=flavor,
-            zone=zone,
-            host=host,
-            weight=weight,
-            metadata=dict(metadata or {}),
-            **facts,
+        forks.check(f"an asyncio server of '{service}'", aio=True)
+        if reflection:
+            standard.check_reflection()
+        Shell.__init__(
+            self,
+            Identity.of(
+                service,
+                id,
+                metadata,
+                version=version,
+                flavor=flavor,
+                zone=zone,
+                host=host,
+                weight=weight,
+            ),
         )
         self.linger = linger
         self.grace = grace
-        self.replica: Replica | None = None
+        self._loop = asyncio.get_running_loop()
         self._moved = asyncio.Event()
-        self._orders = asyncio.Event()
-        # Hello and Released are handled on the loop, as is everything else here.
-        self.roster = Roster(self._moved.set)
-        self._server = grpc.aio.server(
+        self._ordered = asyncio.Event()
+        self.roster = Roster(self._wake, self.peers)
+        forks.starts(aio=True)
+        self._server: grpc.aio.Server = grpc.aio.server(
             executor,
             interceptors=[AioGate(self.roster), *interceptors],
-            options=exclusive(options),
+            options=addresses.exclusive(options),
             compression=compression,
             maximum_concurrent_rpcs=maximum_concurrent_rpcs,
         )
-        self._names: list[str] = []
         self._registration: Registration | None = None
-        self._hurry = False
-        self._drain_lock = asyncio.Lock()
+        self._in_run = False
+        self._hurried = False
+        self._draining = asyncio.Lock()
         self._report: DrainReport | None = None
-        self._forked = False
+        self._left = asyncio.Event()
         self._reflection = reflection
-        self._health = _make_health(self._server) if health else None
-        replica_pb2_grpc.add_ReplicaServicer_to_server(_Replica(self), self)
+        self._health = standard.AioHealth(self._server) if health else None
+        replica_pb2_grpc.add_ReplicaServicer_to_server(
+            AioHellos(self.roster, self.identity.id), self._server
+        )
         forks.on_fork(self)
-
-    def __repr__(self) -> str:
-        where = self.replica.target if self.replica is not None else "not bound"
-        return f"<shoal.aio.Server {self.identity.service} {self.identity.id} {where}>"
-
-    def add_generic_rpc_handlers(
-        self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]
-    ) -> None:
-        """As grpc's; generated ``add_…_to_server`` functions call it."""
-        handlers = tuple(generic_rpc_handlers)
-        self._names += [name for name in names_of(handlers) if name not in self._names]
-        self._server.add_generic_rpc_handlers(handlers)
-
-    def add_registered_method_handlers(self, service_name: str, method_handlers: Any) -> None:
-        """As grpc's; generated ``add_…_to_server`` functions call it."""
-        if service_name not in self._names:
-            self._names.append(service_name)
-        self._server.add_registered_method_handlers(service_name, method_handlers)
-
-    def add_insecure_port(self, address: str) -> int:
-        """Binds a plaintext port; returns it.
-
-        Raises:
-            BindError: it is taken, or the address is not this machine's.
-        """
-        return bound(address, lambda: self._server.add_insecure_port(address))
-
-    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
-        """Binds a TLS port; returns it.
-
-        Raises:
-            BindError: it is taken, or the address is not this machine's.
-        """
-        return bound(address, lambda: self._server.add_secure_port(address, server_credentials))
 
     async def start(self) -> None:
         """Starts to serve, without announcing anything.
@@ -194,21 +131,49 @@ class Server(grpc.aio.Server):
         """
         self._check_fork()
         if self._reflection:
-            _add_reflection([*self._names, HEALTH_SERVICE], self._server)
+            standard.add_reflection(self._names, self._server, health=self._health is not None)
+        await self._say(serving=False)
         await self._server.start()
 
     async def stop(self, grace: float | None = None) -> None:
-        """As grpc's, without a drain: ends within ``grace`` seconds. Also ends `run`, drained."""
-        self._orders.set()
-        await self._server.stop(grace)
+        """Leaves; returns when it has, and so does `run`.
+
+        A server that was announced drains. One that was only started stops as grpc's does.
+
+        Args:
+            grace: Most seconds for calls in flight. None means the server's own; 0 cuts off at
+                once what runs, and waits for nobody.
+        """
+        self._check_fork()
+        if self.replica is None and not self._in_run:
+            await self._server.stop(grace)
+            return
+        if grace is not None:
+            self.grace = grace
+            self._hurried = self._hurried or grace <= 0.0
+        self._ordered.set()
+        if self._in_run:
+            await self._left.wait()
+        else:
+            await self.drain()
 
     def end(self) -> None:
-        """Has `run` drain and return, from the event loop."""
-        self._orders.set()
+        """Has `run` drain and return. Safe from any thread."""
+        self._loop.call_soon_threadsafe(self._ordered.set)
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - grpc's
-        """As grpc's."""
-        return await self._server.wait_for_termination(timeout)
+        """Waits until the server has stopped, and left the directory if it was announced.
+
+        Returns:
+            Whether ``timeout`` seconds passed before that (grpc's sense).
+        """
+        if self.replica is None:
+            return await self._server.wait_for_termination(timeout)
+        try:
+            await asyncio.wait_for(self._left.wait(), timeout)
+        except TimeoutError:
+            return True
+        return False
 
     async def serve(
         self,
@@ -224,35 +189,41 @@ class Server(grpc.aio.Server):
         Args:
             directory: Where to announce.
             bind: ``host:port`` to listen on; port 0 takes a free one.
-            advertise: The host that callers use, where that is another than the one bound.
+            advertise: The host (or ``host:port``) that callers use, where that is another than the
+                one bound. Needed when ``bind`` listens everywhere.
             credentials: For TLS; None for plaintext.
             timeout: Seconds for the directory to take the announcement.
 
         Raises:
             BindError: the address can't be bound.
             RegistrationError: it could not be announced; the server is stopped again.
-            ValueError: ``bind`` can't be read, or listens everywhere without ``advertise``.
+            ValueError: an address can't be read, or ``bind`` listens everywhere without
+                ``advertise``.
+            ShoalForkError: the server was made before this process forked.
         """
-        self._check_fork()
-        address = advertised(bind, advertise)
-        split_address(bind)
+        host, outside = addresses.advertised(bind, advertise)
         if credentials is None:
             port = self.add_insecure_port(bind)
         else:
             port = self.add_secure_port(bind, credentials)
         await self.start()
-        self.replica = replica = self.identity.replica(address, port, self._names)
-        secure = {"secure": True} if credentials is not None else {}
+        replica = self.identity.replica(host, outside or port, self._names)
         try:
             self._registration = await asyncio.to_thread(
-                directory.announce, self.identity.service, replica, timeout=timeout, **secure
+                directory.announce,
+                self.identity.service,
+                replica,
+                timeout=timeout,
+                secure=credentials is not None,
             )
-        except RegistrationError:
+        except BaseException:
             await self._server.stop(None)
             raise
-        await self._set_health(serving=True)
-        logger.info("%s serves %s at %s", self.identity.id, self.identity.service, replica.target)
-        return replica
+        # With the time of its announcement.
+        self.replica = self._registration.replica
+        await self._say(serving=True)
+        logger.info("%s serves %s at %s", replica.id, self.identity.service, replica.target)
+        return self.replica
 
     async def run(
         self,
@@ -265,8 +236,8 @@ class Server(grpc.aio.Server):
     ) -> DrainReport:
         """Serves until SIGTERM, SIGINT, `end` or `stop`, then drains; a second signal hurries.
 
-        Signals are only handled when the loop runs on the main thread. Arguments are those of
-        `serve`.
+        Signals are only handled when the loop runs on the main thread; what handled them before
+        does so again afterwards. Arguments and errors are those of `serve`.
 
         Args:
             directory: Where to announce.
@@ -278,23 +249,22 @@ class Server(grpc.aio.Server):
         Returns:
             What the drain saw.
         """
-        loop = asyncio.get_running_loop()
-        on_main = threading.current_thread() is threading.main_thread()
-        if on_main:
-            for number in _SIGNALS:
-                loop.add_signal_handler(number, self._signalled)
+        self._check_fork()
+        self._in_run = True
         try:
-            replica = await self.serve(
-                directory, bind=bind, advertise=advertise, credentials=credentials
-            )
-            if ready is not None:
-                ready(replica)
-            await self._orders.wait()
-            return await self.drain()
+            with self._handling_signals():
+                replica = await self.serve(
+                    directory, bind=bind, advertise=advertise, credentials=credentials
+                )
+                try:
+                    if ready is not None:
+                        ready(replica)
+                    await self._ordered.wait()
+                finally:
+                    report = await self.drain()
+                return report
         finally:
-            if on_main:
-                for number in _SIGNALS:
-                    loop.remove_signal_handler(number)
+            self._in_run = False
 
     async def drain(
         self, *, linger: float | None = None, grace: float | None = None
@@ -304,107 +274,102 @@ class Server(grpc.aio.Server):
         Args:
             linger: Most seconds to wait for callers to move away; the server's own when None.
             grace: Most seconds for calls in flight to end.
+
+        Raises:
+            ShoalForkError: the server was made before this process forked.
         """
-        async with self._drain_lock:
+        self._check_fork()
+        async with self._draining:
             if self._report is None:
                 self._report = await self._drain(
                     self.linger if linger is None else linger,
                     self.grace if grace is None else grace,
                 )
                 logger.info("%s %s", self.identity.id, self._report)
+                self._left.set()
+                self._ordered.set()
             return self._report
 
     async def set_status(self, status: Status) -> None:
-        """Tells callers how it is; they keep calling a BUSY one and leave a DRAINING one.
+        """Tells callers how it is; they keep calling a BUSY one. Without effect once it leaves.
 
         Raises:
             RegistrationError: the directory did not take it in time; it is kept and written later.
+            RuntimeError: the server is not announced yet.
         """
-        if self._registration is not None:
+        if self._registration is None:
+            raise RuntimeError(f"{self!r} has no status before it is announced: call serve() first")
+        if self.roster.phase is Phase.SERVING:
             await asyncio.to_thread(self._registration.update, status=status)
-
-    def after_fork(self) -> None:
-        """In a forked child: the server is the parent's."""
-        self._forked = True
+            self.replica = self._registration.replica
 
     async def _drain(self, linger: float, grace: float) -> DrainReport:
-        began = time.monotonic()
-        self.roster.phase = Phase.LEAVING
-        await self._set_health(serving=False)
+        clock = time.monotonic
+        drain = Drain(self.roster, clock(), linger=linger, grace=grace)
+        await self._say(serving=False)
         registration = self._registration
         if registration is not None:
             try:
                 await asyncio.to_thread(registration.update, status=Status.DRAINING, enabled=False)
             except RegistrationError as error:
                 # Callers can't hear of it now; those that call are refused later, safely.
-                logger.warning("draining without the directory: %s", error)
-            await self._wait_for_callers(began, linger)
-        self.roster.phase = Phase.REFUSING
-        if self.roster.remaining or self.roster.strangers:
-            await self._wait(REFUSING_TIME)
-        stopping = time.monotonic()
-        grace = 0.0 if self._hurry else grace
-        stop = asyncio.ensure_future(self._server.stop(grace))
-        while not (await asyncio.wait({stop}, timeout=0.1))[0]:
-            if self._hurry and grace:
-                grace = 0.0
+                logger.warning("%s drains without the directory: %s", self.identity.id, error)
+            else:
+                drain.told(clock())
+        while (pause := await self._step(drain)) is not None:
+            await self._pause(pause)
+        stopped = asyncio.ensure_future(self._server.stop(drain.rest(clock())))
+        while not (await asyncio.wait({stopped}, timeout=STEP))[0]:
+            if self._hurried:
+                drain.hurry()
+            if drain.cut(clock()):
+                drain.unfinished = self.roster.running
                 await self._server.stop(None)
-        unfinished = time.monotonic() - stopping >= grace > 0.0
+                break
+        await stopped
         if registration is not None:
             await asyncio.to_thread(registration.withdraw)
-        return self.roster.report(began, unfinished=unfinished)
+        return drain.ended(clock())
 
-    async def _wait_for_callers(self, began: float, linger: float) -> None:
-        while not self._hurry:
-            waited = time.monotonic() - began
-            everyone_left = not self.roster.remaining and not self.roster.strangers
-            if waited >= linger or (waited >= NOTICE and everyone_left):
-                return
-            await self._wait(min(0.1, linger - waited))
+    async def _step(self, drain: Drain) -> float | None:
+        if self._hurried:
+            drain.hurry()
+        if drain.due(time.monotonic()):
+            await asyncio.to_thread(self.roster.look)
+        return drain.step(time.monotonic())
 
-    async def _wait(self, seconds: float) -> None:
-        """Until a caller has left or a signal came, at most ``seconds``."""
+    async def _pause(self, seconds: float) -> None:
+        """Until a caller has left, a call has ended or a signal came; at most ``seconds``."""
         try:
             await asyncio.wait_for(self._moved.wait(), seconds)
         except TimeoutError:
             return
         self._moved.clear()
 
+    def _wake(self) -> None:
+        # Handlers that are not coroutines end on the executor's threads.
+        self._loop.call_soon_threadsafe(self._moved.set)
+
+    @contextmanager
+    def _handling_signals(self) -> Iterator[None]:
+        # The loop would leave the system's default behind; this puts back what was there.
+        with signals.handling(lambda *_: None):
+            if not signals.on_main_thread():
+                yield
+                return
+            for number in signals.STOPPING:
+                self._loop.add_signal_handler(number, self._signalled)
+            try:
+                yield
+            finally:
+                for number in signals.STOPPING:
+                    self._loop.remove_signal_handler(number)
+
     def _signalled(self) -> None:
-        self._hurry = self.roster.phase is not Phase.SERVING
-        self._orders.set()
+        self._hurried = self._hurried or self._ordered.is_set()
+        self._ordered.set()
         self._moved.set()
 
-    async def _set_health(self, *, serving: bool) -> None:
+    async def _say(self, *, serving: bool) -> None:
         if self._health is not None:
-            await self._health(["", *self._names], serving)
-
-    def _check_fork(self) -> None:
-        if self._forked:
-            raise forks.server_error(f"the asyncio server of '{self.identity.service}'")
-
-
-def _make_health(server: grpc.aio.Server) -> Any:
-    try:
-        from grpc_health.v1 import health_pb2, health_pb2_grpc
-        from grpc_health.v1._async import HealthServicer
-    except ImportError as error:
-        raise ImportError(MISSING) from error
-    servicer = HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-
-    async def say(names: Sequence[str], serving: bool) -> None:
-        states = health_pb2.HealthCheckResponse
-        state = states.SERVING if serving else states.NOT_SERVING
-        for name in names:
-            await servicer.set(name, state)
-
-    return say
-
-
-def _add_reflection(names: Sequence[str], server: Any) -> None:
-    try:
-        from grpc_reflection.v1alpha import reflection
-    except ImportError as error:
-        raise ImportError(MISSING) from error
-    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+            await self._health.say((*self._names, REPLICA_SERVICE), serving=serving)

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from shoal import forks
 from shoal.transport import HELLO, PATIENCE, RELEASED, Options, merged
 from shoal_protos.v1 import replica_pb2
 
@@ -48,6 +49,7 @@ class AioTransport:
 
     def open(self, target: str) -> grpc.aio.Channel:
         """A channel to one replica."""
+        forks.starts(aio=True)
         if self._credentials is None:
             return grpc.aio.insecure_channel(
                 target, self._options, self._compression, self._interceptors

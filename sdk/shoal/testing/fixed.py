@@ -53,6 +53,7 @@ class FixedDirectory(ChannelOwner):
         replica: Replica,
         *,
         timeout: float = 15.0,  # noqa: ARG002 - a fixed directory answers at once
+        secure: bool = False,  # noqa: ARG002 - and writes no port down
     ) -> FixedRegistration:
         """Adds a replica to a service's set."""
         return FixedRegistration(self, service, replica)
