@@ -248,6 +248,12 @@ class Balancer(Generic[E]):
             health.readmitted = now
             self.snapshot = settled(self.snapshot, now)
 
+    def unproven(self, node: Node[E], now: float) -> None:
+        """A probe that its caller gave up proves nothing: the next call is the probe."""
+        with self._lock:
+            node.health.probing_until = None
+            self.snapshot = settled(self.snapshot, now)
+
     def _make(self, replica: Replica) -> Node[E]:
         return Node(replica, self._connect(replica), self.policy.load(), self)
 

@@ -31,6 +31,9 @@ class Owner(Protocol[E]):
     def recovered(self, node: Node[E], now: float) -> None:
         """A call succeeded on a replica that something was held against."""
 
+    def unproven(self, node: Node[E], now: float) -> None:
+        """The caller gave up a call to a replica that a probe was out to."""
+
 
 class Node(Generic[E]):
     """One replica with this caller's experience of it.
@@ -112,8 +115,7 @@ class Node(Generic[E]):
             self.failures += 1
             self._owner.failed(self, latency, now)
         elif self.health.probing_until is not None:
-            # A probe that the caller gave up proves nothing: let the next call be the probe.
-            self.health.probing_until = None
+            self._owner.unproven(self, now)
 
     def when_idle(self, callback: Callable[[], object]) -> None:
         """Calls ``callback`` once no call is in flight: at once, or when the last one ends.
