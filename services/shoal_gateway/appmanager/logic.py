@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import select
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from shoal_gateway.appmanager import attempt as attempts
 from shoal_gateway.appmanager import survivors
 from shoal_gateway.appmanager.attempt import Attempt, Spec
+from shoal_gateway.appmanager.offers import Answer, Offer
 from shoal_gateway.appmanager.ports import (
     Ended,
     Held,
@@ -39,40 +40,8 @@ LOGS_EVERY = 0.5
 AGAIN = 0.5
 # Renewals in one lease: one may be lost, and one be late.
 RENEWALS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """A file that a job wants in its working directory."""
-
-    name: str
-    key: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A job on offer, as the scheduler leased it."""
-
-    job_id: str
-    attempt: int
-    fence: int
-    application: str
-    flavor: str
-    command: tuple[str, ...]
-    inputs: tuple[Input, ...]
-    outputs: tuple[str, ...]
-    wall_seconds: float
-    memory_mib: int
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of an offer: ``started``, ``full``, ``taken`` or ``unable``."""
-
-    job_id: str
-    verdict: str
-    reason: str = ""
+# Exit code after a defect of ours: EX_SOFTWARE of sysexits.h.
+EXIT_BROKEN = 70
 
 
 class AppManager:
@@ -114,8 +83,8 @@ class AppManager:
         self._poll = select.epoll()
         self._finishers = ThreadPoolExecutor(max(2, slots), thread_name_prefix="finish")
         self._threads = [
-            threading.Thread(target=self._keep_leases, name="renewer", daemon=True),
-            threading.Thread(target=self._collect, name="collector", daemon=True),
+            threading.Thread(target=_vital, args=[work], name=name, daemon=True)
+            for name, work in (("renewer", self._keep_leases), ("collector", self._collect))
         ]
 
     def open(self) -> None:
@@ -389,3 +358,17 @@ class AppManager:
         with self._lock:
             self._runners.pop(runner.attempt.spec.runner_id, None)
         runner.close()
+
+
+def _vital(work: Callable[[], None]) -> None:
+    """Runs what a manager can't be without.
+
+    One that renews leases and collects no ends would hold its jobs for ever. Its own end is cheap:
+    supervisors go on, and the next manager adopts them, or the leases run out.
+    """
+    try:
+        work()
+    except BaseException:
+        logger.critical("an app manager can't go on without this thread", exc_info=True)
+        logging.shutdown()
+        os._exit(EXIT_BROKEN)

@@ -12,7 +12,8 @@ import grpc
 import shoal
 from shoal_gateway import convert
 from shoal_gateway import validation as check
-from shoal_gateway.appmanager.logic import Answer, AppManager, Input, Offer
+from shoal_gateway.appmanager.logic import AppManager
+from shoal_gateway.appmanager.offers import Answer, Input, Offer
 from shoal_gateway.appmanager.ports import (
     Ended,
     Held,

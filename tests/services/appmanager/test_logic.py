@@ -11,7 +11,8 @@ import uuid
 import pytest
 
 from shoal_gateway.appmanager import supervisor
-from shoal_gateway.appmanager.logic import AppManager, Input, Offer
+from shoal_gateway.appmanager.logic import AppManager
+from shoal_gateway.appmanager.offers import Input, Offer
 from shoal_gateway.appmanager.ports import Ended, Held, TakenError
 from shoal_gateway.objectstore import ObjectStore, ObjectStoreError
 from tests.services.appmanager.fakes import FakeRegistry
