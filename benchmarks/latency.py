@@ -1,6 +1,6 @@
 """One caller, one call after the other: Shoal against grpc's own round robin.
 
-    python benchmarks/latency.py [--rounds 7] [--calls 3000] [--out build/bench/latency.json]
+    python -m benchmarks.latency [--rounds 7] [--calls 3000] [--out build/bench/latency.json]
 
 Three echo servers in processes of their own answer 100-byte messages. Each round measures both
 callers over the same servers, in an order that alternates; the figure is the ratio of their mean

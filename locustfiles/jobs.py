@@ -30,10 +30,13 @@ TERMINAL = frozenset(
 )
 
 
-@events.init_command_line_parser.add_listener
 def _options(parser: Any) -> None:
     parser.add_argument("--application", default="nap", help="application to submit (default: nap)")
     parser.add_argument("--seconds", default="0.1", help="what each nap lasts (default: 0.1)")
+
+
+_parser_made: Any = events.init_command_line_parser
+_parser_made.add_listener(_options)
 
 
 class Submitter(User):
@@ -51,7 +54,9 @@ class Submitter(User):
         zookeeper = self.host or os.environ.get("SHOAL_ZOOKEEPER")
         if not zookeeper:
             raise StopUser("say where ZooKeeper is: --host 127.0.0.1:2181/gateway")
-        self.options = environment.parsed_options
+        options = environment.parsed_options
+        self.application: str = getattr(options, "application", "nap")
+        self.seconds: str = getattr(options, "seconds", "0.1")
         self.directory = shoal.Directory(zookeeper)
         self.channel = self.directory.channel("api")
         self.api = api_pb2_grpc.ApiStub(self.channel)
@@ -67,8 +72,8 @@ class Submitter(User):
         request = api_pb2.SubmitRequest(
             owner="locust",
             idempotency_key=str(uuid.uuid4()),
-            application=self.options.application,
-            parameters={"seconds": self.options.seconds},
+            application=self.application,
+            parameters={"seconds": self.seconds},
         )
         try:
             job = self.api.Submit(request, timeout=10.0).job

@@ -20,6 +20,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -144,7 +145,8 @@ def plot(result: Forecast) -> bytes:
     axes.set_ylabel("°C")
     axes.legend(fontsize=7)
     content = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.print_png(content, metadata={"Software": None})
     return content.getvalue()
 
 
