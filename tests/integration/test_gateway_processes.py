@@ -52,7 +52,7 @@ class Managers(appmanager_pb2_grpc.AppManagerServicer):
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def Start(self, request, context):  # noqa: N802 - the contract's name
+    def Start(self, request, context):
         self.offers += request.offers
         self.asked.set()
         self.go_on.wait(DEADLINE)

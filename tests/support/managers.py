@@ -40,7 +40,7 @@ class Manager(appmanager_pb2_grpc.AppManagerServicer):
         self.running: dict[str, tuple[registry_pb2.Offer, str, int]] = {}
         self.began = asyncio.Event()
 
-    async def Start(self, request, context):  # noqa: N802 - the contract's name
+    async def Start(self, request, context):
         self.entered.set()
         self.offered += len(request.offers)
         # A manager that hangs is not cut short by its caller's patience.

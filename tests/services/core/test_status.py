@@ -37,28 +37,28 @@ class AioContext(Context):
 
 
 class Contract:
-    def Unary(self, request, context): ...  # noqa: N802 - as in a contract
+    def Unary(self, request, context): ...
 
-    def Stream(self, request, context): ...  # noqa: N802
+    def Stream(self, request, context): ...
 
-    def AioUnary(self, request, context): ...  # noqa: N802
+    def AioUnary(self, request, context): ...
 
-    def AioStream(self, request, context): ...  # noqa: N802
+    def AioStream(self, request, context): ...
 
 
 @speaks_status
 class Servicer(Contract):
-    def Unary(self, request, context):  # noqa: N802
+    def Unary(self, request, context):
         raise request
 
-    def Stream(self, request, context):  # noqa: N802
+    def Stream(self, request, context):
         yield 1
         raise request
 
-    async def AioUnary(self, request, context):  # noqa: N802
+    async def AioUnary(self, request, context):
         raise request
 
-    async def AioStream(self, request, context):  # noqa: N802
+    async def AioStream(self, request, context):
         yield 1
         raise request
 
