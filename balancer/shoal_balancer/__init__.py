@@ -3,13 +3,14 @@
 Nothing here does I/O, starts a thread or reads a clock: time, randomness and locks are passed in.
 """
 
-from shoal_balancer.balancer import Balancer, Reserved, Snapshot, settled, updated
+from shoal_balancer.balancer import Balancer
 from shoal_balancer.budget import RetryBudget
 from shoal_balancer.choice import LeastLoaded, PeakEwma, Policy, Random, RoundRobin
 from shoal_balancer.health import Ejection, Health
 from shoal_balancer.load import Load
 from shoal_balancer.node import Node, Outcome
 from shoal_balancer.replica import NO_METADATA, Replica, ReplicaSet, Status
+from shoal_balancer.snapshot import Reserved, Snapshot, elapsed, settled, updated
 
 __all__ = [
     "NO_METADATA",
@@ -30,6 +31,7 @@ __all__ = [
     "RoundRobin",
     "Snapshot",
     "Status",
+    "elapsed",
     "settled",
     "updated",
 ]

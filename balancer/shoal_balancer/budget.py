@@ -15,24 +15,26 @@ from contextlib import AbstractContextManager
 class RetryBudget:
     """Allows retries for a share of recent calls and a few a second besides.
 
-    Every call deposits ``ratio``; a retry withdraws 1. Deposits are forgotten after ``ttl``
-    seconds. They come from the fast path of each call and take no lock: they are appended to a
-    deque, which is atomic, and summed up only when a retry asks.
+    In any ``ttl`` seconds there are at most ``ratio × calls + per_second × ttl`` retries. Deposits
+    come from the fast path of each call and take no lock: a deposit is one timestamp appended to a
+    deque, which is atomic. Only a retry looks at them and drops the old ones.
 
-    Source: Finagle's ``RetryBudget`` (token bucket with a TTL, 20 % and a minimum per second).
+    Source: Finagle's ``RetryBudget`` (20 %, a minimum per second, deposits with a TTL).
 
     Args:
         ratio: Retries allowed per call, for example 0.2.
         per_second: Retries allowed every second however few calls there are.
-        ttl: Seconds that a deposit counts.
+        ttl: Seconds that a deposit, or a retry, counts.
         clock: Seconds, monotonic.
         lock: Guards withdrawals; a fresh ``threading.Lock()`` outside tests.
+
+    Raises:
+        ValueError: ``ratio`` or ``per_second`` is negative, or ``ttl`` not above 0.
     """
 
-    # Deposits are gathered in buckets of ttl / BUCKETS seconds.
-    BUCKETS = 10
-    # Deposits kept between two looks; more than that earn nothing, so that memory is bounded.
-    MOST_FRESH = 10_000
+    # Deposits kept, so that memory is bounded. A process with more calls than this within the ttl
+    # has retries enough: 20 % of these are 2000 in ten seconds.
+    MOST = 10_000
 
     def __init__(
         self,
@@ -53,50 +55,42 @@ class RetryBudget:
         self.ttl = ttl
         self._clock = clock
         self._lock = lock
-        self._fresh: deque[None] = deque(maxlen=self.MOST_FRESH)
-        # A method bound once: the fast path calls it as it is.
-        self._deposit = self._fresh.append
-        self._buckets: deque[tuple[float, float]] = deque()
-        self._spent: deque[float] = deque()
+        self._calls: deque[float] = deque(maxlen=self.MOST)
+        self._retries: deque[float] = deque()
+
+    def __repr__(self) -> str:
+        return (
+            f"RetryBudget(ratio={self.ratio:g}, per_second={self.per_second:g}, ttl={self.ttl:g})"
+        )
 
     def deposit(self) -> None:
         """Counts a call; on the fast path of every call."""
-        self._deposit(None)
+        self._calls.append(self._clock())
 
     def withdraw(self) -> bool:
         """Whether a retry may be made now; counts it when it may."""
-        now = self._clock()
         with self._lock:
+            now = self._clock()
             if self._balance(now) < 1.0:
                 return False
-            self._spent.append(now)
+            self._retries.append(now)
             return True
 
     def balance(self) -> float:
-        """Retries that could be made now."""
+        """Retries that could be made now; below 0 when calls that paid for some are forgotten."""
         with self._lock:
             return self._balance(self._clock())
 
     def _balance(self, now: float) -> float:
-        self._gather(now)
         horizon = now - self.ttl
-        while self._buckets and self._buckets[0][0] <= horizon:
-            self._buckets.popleft()
-        while self._spent and self._spent[0] <= horizon:
-            self._spent.popleft()
-        earned = sum(amount for _, amount in self._buckets) + self.per_second * self.ttl
-        return earned - len(self._spent)
+        _forget(self._calls, horizon)
+        _forget(self._retries, horizon)
+        earned = len(self._calls) * self.ratio + self.per_second * self.ttl
+        # 0.1 ten times is not quite 1: a retry that was earned must not be lost to rounding.
+        return round(earned - len(self._retries), 9)
 
-    def _gather(self, now: float) -> None:
-        """Moves what callers appended since the last look into the bucket of this moment."""
-        count = len(self._fresh)
-        if not count:
-            return
-        for _ in range(count):
-            self._fresh.popleft()
-        amount = count * self.ratio
-        if self._buckets and now - self._buckets[-1][0] < self.ttl / self.BUCKETS:
-            start, sofar = self._buckets[-1]
-            self._buckets[-1] = (start, sofar + amount)
-        else:
-            self._buckets.append((now, amount))
+
+def _forget(moments: deque[float], horizon: float) -> None:
+    """Drops what is not after ``horizon``. Only ever one thread, while others may append."""
+    while moments and moments[0] <= horizon:
+        moments.popleft()

@@ -11,12 +11,20 @@ import math
 from typing import Protocol
 
 # A failed call counts as at least this many times what its replica usually takes, so that failing
-# fast does not look like being fast (the black hole of anchors like linkerd2#15374).
+# fast does not look like being fast (the black hole of linkerd2#15374).
 FAILURE_PENALTY = 5.0
 
-# Where the penalty ends, in seconds: failure upon failure would multiply it without bound, and a
-# replica that recovers has to live its average down. Also the first sample of one never measured.
-PENALTY_CEILING = 1.0
+# Where that multiplication ends, in seconds: failure upon failure would grow without bound, and a
+# replica that recovers has to live its average down.
+PENALTY_CEILING = 10.0
+
+# What a replica without evidence counts for, in seconds, while a call to it is out: worse than
+# nearly all that answer. Also the first sample of one that failed before it ever succeeded.
+UNPROVEN = 1.0
+
+# An average below this, in seconds, is no evidence: a call over loopback takes a hundred times as
+# long, so it is from a replica that was idle for long.
+FLOOR = 1e-6
 
 
 class Load(Protocol):
@@ -32,7 +40,10 @@ class Load(Protocol):
         """A call failed after ``latency`` seconds."""
 
     def seed(self, peers: float | None, now: float) -> None:
-        """Tells a newcomer the median estimate of its peers; None when nobody was measured."""
+        """Puts a newcomer, or one that comes back from an ejection, at its peers' median.
+
+        ``peers`` is the median of their estimates; None when nobody was measured.
+        """
 
     def estimate(self, now: float) -> float | None:
         """What `seed` wants of the peers: the estimate without calls in flight, None if unknown."""
@@ -68,8 +79,11 @@ class PeakEwma:
     ``1 - exp(-dt / tau)``. Between samples the average decays on read in the same way, so a replica
     that was slow is tried again after some time without calls. Cost is average × (in flight + 1).
 
-    Source: Finagle's ``PeakEwma`` (anchors/balancing.md, "Starting defaults"), which ignores
-    outcomes; here failures cost.
+    Without evidence (never measured, or decayed to nothing) a replica is the cheapest while it is
+    idle, so that it gets a call, and among the dearest while that call is out, so that one which
+    hangs does not swallow all others.
+
+    Source: Finagle's ``PeakEwma``. There an outcome makes no difference; here failures cost.
 
     Args:
         tau: Time constant in seconds: after ``tau`` without samples the average is down to 1/e.
@@ -77,22 +91,22 @@ class PeakEwma:
 
     __slots__ = ("_average", "_inverse_tau", "_stamp")
 
-    # Below this an average is no evidence: loopback calls take longer than a microsecond.
-    FLOOR = 1e-6
-
     def __init__(self, tau: float) -> None:
         self._inverse_tau = 1.0 / tau
         self._average = 0.0
         self._stamp = 0.0
 
+    def __repr__(self) -> str:
+        return f"PeakEwma(average={self._average:.6g}, at={self._stamp:.6g})"
+
     def cost(self, in_flight: int, now: float) -> float:
         """Decayed average × (in flight + 1), in seconds."""
-        idle = now - self._stamp
         average = self._average
+        idle = now - self._stamp
         if idle > 0.0:
             average *= math.exp(-idle * self._inverse_tau)
-        if average < self.FLOOR:
-            average = self.FLOOR
+        if average < FLOOR:
+            average = UNPROVEN if in_flight else FLOOR
         return average * (in_flight + 1)
 
     def observe(self, latency: float, now: float) -> None:
@@ -107,13 +121,13 @@ class PeakEwma:
         self._stamp = now
 
     def penalize(self, latency: float, now: float) -> None:
-        """Takes a failure in as a sample of at least five times the usual."""
+        """Takes a failure in as a sample of five times the usual; it never makes cheaper."""
         usual = self._average
-        penalty = min(FAILURE_PENALTY * usual, PENALTY_CEILING) if usual else PENALTY_CEILING
-        self.observe(max(latency, penalty), now)
+        penalty = min(FAILURE_PENALTY * usual, PENALTY_CEILING) if usual else UNPROVEN
+        self.observe(max(latency, penalty, usual), now)
 
     def seed(self, peers: float | None, now: float) -> None:
-        """Starts a newcomer at its peers' median: it neither floods nor starves."""
+        """Starts at the peers' median: it neither floods nor starves."""
         if peers is not None:
             self._average = peers
             self._stamp = now

@@ -31,8 +31,8 @@ class Owner(Protocol[E]):
     def recovered(self, node: Node[E], now: float) -> None:
         """A call succeeded on a replica that something was held against."""
 
-    def unproven(self, node: Node[E], now: float) -> None:
-        """The caller gave up a call to a replica that a probe was out to."""
+    def unproven(self, node: Node[E]) -> None:
+        """The probe of an ejected replica ended without proving anything."""
 
 
 class Node(Generic[E]):
@@ -101,47 +101,54 @@ class Node(Generic[E]):
     def abandon(self) -> None:
         """A call that was begun was not sent after all."""
         self.pending.pop()
+        if self.health.probing_until is not None:
+            self._spoil()
+        if self._on_idle is not None:
+            self._look()
 
     def end(self, latency: float, outcome: Outcome, now: float) -> None:
-        """A call has ended at ``now`` after ``latency`` seconds; exactly once for each `begin`."""
+        """A call has ended; exactly once for each `begin`.
+
+        Args:
+            latency: Seconds that it took; passed over when the outcome is NEUTRAL.
+            outcome: What its end says about the replica.
+            now: When it ended, on the balancer's clock.
+
+        Raises:
+            IndexError: no call is in flight: one was ended twice, or never begun.
+        """
         self.pending.pop()
         self.calls += 1
         if outcome is Outcome.OK:
-            self.load.observe(latency, now)
             health = self.health
             if health.streak or health.until is not None:
+                # First, for a replica that comes back starts from its peers' load.
                 self._owner.recovered(self, now)
+            self.load.observe(latency, now)
         elif outcome is Outcome.FAILED:
             self.failures += 1
             self._owner.failed(self, latency, now)
         elif self.health.probing_until is not None:
-            self._owner.unproven(self, now)
+            self._spoil()
+        if self._on_idle is not None:
+            self._look()
 
     def when_idle(self, callback: Callable[[], object]) -> None:
         """Calls ``callback`` once no call is in flight: at once, or when the last one ends.
 
-        It may be called more than once. Only a node that is leaving pays for looking: it becomes
-        a `_Leaving`, so that `end` on all others stays as short as it is.
+        It may be called more than once. One callback at a time: a later one takes its place.
         """
         self._on_idle = callback
-        self.__class__ = _Leaving
+        # After the assignment: whoever ends the last call either sees the callback or was seen.
         if not self.pending:
             callback()
 
-
-class _Leaving(Node[E]):
-    """A node with somebody waiting for its last call."""
-
-    __slots__ = ()
-
-    def abandon(self) -> None:
-        super().abandon()
-        self._look()
-
-    def end(self, latency: float, outcome: Outcome, now: float) -> None:
-        super().end(latency, outcome, now)
-        self._look()
-
     def _look(self) -> None:
-        if not self.pending and self._on_idle is not None:
-            self._on_idle()
+        callback = self._on_idle
+        if callback is not None and not self.pending:
+            callback()
+
+    def _spoil(self) -> None:
+        # Of several calls in flight any may be the probe, and there must not be two.
+        if not self.pending:
+            self._owner.unproven(self)

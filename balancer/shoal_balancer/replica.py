@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
+
+# What makes two reports tell of one replica: its id and its target.
+Identity = tuple[str, str]
 
 
 class Status(enum.StrEnum):
@@ -30,11 +33,13 @@ class Replica:
         flavor: The kind of work that it does, where replicas of one service differ.
         zone: Where it stands, for locality.
         host: The machine it runs on, for people.
-        weight: Share of traffic it asks for, relative to 1.0.
-        status: What it says of itself.
+        weight: Share of traffic it asks for, relative to 1.0. Announced for policies that look at
+            it; the ones of this package treat all replicas alike.
+        status: What it says of itself. BUSY is for policies to look at; it is called all the same,
+            for if most are busy, the rest must not get everything.
         enabled: False when an operator or its own drain took it out of rotation.
         registered_at: When it was announced, in seconds since 1970.
-        metadata: Whatever else it announced.
+        metadata: Whatever else it announced; a read-only copy of what was given.
     """
 
     id: str
@@ -50,6 +55,10 @@ class Replica:
     registered_at: float = 0.0
     metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA, hash=False)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.metadata, MappingProxyType):
+            object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
+
     @property
     def target(self) -> str:
         """The address as grpc wants it: ``10.0.0.5:50051``, ``[::1]:50051``."""
@@ -58,7 +67,7 @@ class Replica:
         return f"{self.address}:{self.port}"
 
     @property
-    def identity(self) -> tuple[str, str]:
+    def identity(self) -> Identity:
         """What makes it the same replica: the same id on another port has started anew."""
         return (self.id, self.target)
 
@@ -68,9 +77,38 @@ class Replica:
         return self.enabled and self.status is not Status.DRAINING
 
 
+def ordered(replicas: Iterable[Replica]) -> tuple[Replica, ...]:
+    """Sorted by identity, and each identity once; of several reports the last one counts.
+
+    An order that does not depend on how the directory listed them makes two observations of one
+    set equal, and a snapshot comparable.
+    """
+    by_identity = {replica.identity: replica for replica in replicas}
+    return tuple(by_identity[identity] for identity in sorted(by_identity))
+
+
 @dataclass(frozen=True, slots=True)
 class ReplicaSet:
-    """All replicas of a service at one moment, sorted by id."""
+    """All replicas of a service at one moment; `Balancer.update` takes it as it is.
+
+    Attributes:
+        service: The service's name.
+        replicas: Its replicas, sorted by id, each identity once, however they were given.
+    """
 
     service: str
     replicas: tuple[Replica, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "replicas", ordered(self.replicas))
+
+    def __iter__(self) -> Iterator[Replica]:
+        return iter(self.replicas)
+
+    def __len__(self) -> int:
+        return len(self.replicas)
+
+    @property
+    def routable(self) -> tuple[Replica, ...]:
+        """Those that new calls may go to."""
+        return tuple(replica for replica in self.replicas if replica.routable)

@@ -1,0 +1,183 @@
+"""Snapshots: all that a pick reads, frozen, and the pure functions that make the next one."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from shoal_balancer.health import Ejection
+from shoal_balancer.node import Node
+from shoal_balancer.replica import Identity, Replica, ordered
+
+E = TypeVar("E")
+
+# When more than this share of a set vanishes in one change without having drained, the directory is
+# more likely wrong than the replicas dead: they stay in use for their reserve time.
+MASS_REMOVAL = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved(Generic[E]):
+    """A node whose replica left the directory, kept for a while in case it comes back.
+
+    Attributes:
+        node: With its history, and its connection still open.
+        until: When it leaves for good, on the balancer's clock.
+        usable: Whether it is picked meanwhile: it vanished together with most of the set.
+    """
+
+    node: Node[E]
+    until: float
+    usable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot(Generic[E]):
+    """All that a pick reads.
+
+    Attributes:
+        nodes: The members of the set, sorted by replica id.
+        replicas: What the directory says of each of ``nodes``, in the same order. Apart from the
+            nodes, for these live through many snapshots, and a snapshot must not change.
+        reserve: Those that left lately.
+        expected: How many routable members there were before most of them vanished together; 0
+            when they did not. Those that vanished are used until half as many are there again.
+        ready: What picks draw from: routable, and not held out as ejected.
+        routable: Ready, ejected, and usable ones of the reserve: the last resort.
+        probes: Ejected nodes whose time has come; the next pick takes one.
+        refresh_at: When the next ejection ends; picks after that make a new snapshot first.
+    """
+
+    nodes: tuple[Node[E], ...] = ()
+    replicas: tuple[Replica, ...] = ()
+    reserve: tuple[Reserved[E], ...] = ()
+    expected: int = 0
+    ready: tuple[Node[E], ...] = ()
+    routable: tuple[Node[E], ...] = ()
+    probes: tuple[Node[E], ...] = ()
+    refresh_at: float = math.inf
+
+    def everyone(self) -> dict[Identity, Node[E]]:
+        """Members and reserve by identity."""
+        known = {entry.node.replica.identity: entry.node for entry in self.reserve}
+        known.update((node.replica.identity, node) for node in self.nodes)
+        return known
+
+    def peers(self, now: float) -> float | None:
+        """Median of what the ready cost without calls in flight; None when none was measured."""
+        known = [
+            estimate for node in self.ready if (estimate := node.load.estimate(now)) is not None
+        ]
+        return statistics.median(known) if known else None
+
+
+def settled(snapshot: Snapshot[E], now: float, ejection: Ejection | None = None) -> Snapshot[E]:
+    """The snapshot with what follows from its members at ``now``: ready, routable, probes.
+
+    The cap of ``ejection`` holds here too, and not only when a replica is ejected: a set that
+    shrinks around its ejected members must not be left with none. Those whose time ends first are
+    then ready although they are ejected.
+    """
+    routable = tuple(
+        node
+        for node, replica in zip(snapshot.nodes, snapshot.replicas, strict=True)
+        if replica.routable
+    )
+    routable += tuple(entry.node for entry in snapshot.reserve if entry.usable)
+    ejected: list[tuple[float, int, Node[E]]] = []
+    for index, node in enumerate(routable):
+        until = node.health.until
+        if until is not None:
+            ejected.append((until, index, node))
+    # Ties go by position, so that the same members always give the same snapshot.
+    ejected.sort(key=lambda entry: entry[:2], reverse=True)
+    allowed = 0 if ejection is None else ejection.allowed(len(routable))
+    out = {node for _, _, node in ejected[:allowed]}
+    dues = [(node.health.due, node) for node in routable if node in out]
+    return replace(
+        snapshot,
+        ready=tuple(node for node in routable if node not in out) if out else routable,
+        routable=routable,
+        probes=tuple(node for due, node in dues if due <= now),
+        refresh_at=min((due for due, _ in dues if due > now), default=math.inf),
+    )
+
+
+def updated(
+    old: Snapshot[E],
+    observed: Iterable[Replica],
+    now: float,
+    *,
+    make: Callable[[Replica], Node[E]],
+    reserve: float = 10.0,
+    ejection: Ejection | None = None,
+) -> Snapshot[E]:
+    """The snapshot after the directory reported a whole new set. Changes nothing but newcomers.
+
+    Nodes of replicas that stay, or come back from the reserve, keep their history. Newcomers start
+    at the median estimate of the ready. Those that left go to the reserve.
+
+    Args:
+        old: The snapshot before.
+        observed: Every replica that the directory knows now.
+        now: The balancer's clock, seconds.
+        make: Makes the node of a newcomer.
+        reserve: Seconds that a replica stays in the reserve.
+        ejection: Whose cap holds.
+    """
+    replicas = ordered(observed)
+    known = old.everyone()
+    median = old.peers(now)
+    nodes: list[Node[E]] = []
+    for replica in replicas:
+        node = known.get(replica.identity)
+        if node is None:
+            node = make(replica)
+            node.load.seed(median, now)
+        nodes.append(node)
+    kept, expected = _kept(old, replicas, now, reserve)
+    new = Snapshot(nodes=tuple(nodes), replicas=replicas, reserve=kept, expected=expected)
+    return settled(new, now, ejection)
+
+
+def elapsed(old: Snapshot[E], now: float, ejection: Ejection | None = None) -> Snapshot[E]:
+    """The snapshot without those whose reserve time is over; the same one when there are none."""
+    kept = tuple(entry for entry in old.reserve if entry.until > now)
+    if len(kept) == len(old.reserve):
+        return old
+    expected = old.expected if any(entry.usable for entry in kept) else 0
+    return settled(replace(old, reserve=kept, expected=expected), now, ejection)
+
+
+def _kept(
+    old: Snapshot[E], replicas: tuple[Replica, ...], now: float, reserve: float
+) -> tuple[tuple[Reserved[E], ...], int]:
+    """The new reserve, and the size of the set that it stands in for (0: it is not used)."""
+    present = {replica.identity for replica in replicas}
+    kept = [
+        entry
+        for entry in old.reserve
+        if entry.until > now and entry.node.replica.identity not in present
+    ]
+    gone = [
+        (node, replica.routable)
+        for node, replica in zip(old.nodes, old.replicas, strict=True)
+        if replica.identity not in present
+    ]
+    before = sum(replica.routable for replica in old.replicas)
+    expected = old.expected
+    # Those that drained said goodbye: nothing is wrong with their leaving.
+    if sum(routable for _, routable in gone) > MASS_REMOVAL * before:
+        expected = max(expected, before)
+    there = sum(replica.routable for replica in replicas)
+    # A set that is filled with others was replaced and has not vanished.
+    if there >= (1.0 - MASS_REMOVAL) * expected:
+        kept = [replace(entry, usable=False) for entry in kept]
+        expected = 0
+    kept += [Reserved(node, now + reserve, bool(expected) and routable) for node, routable in gone]
+    if not any(entry.usable for entry in kept):
+        expected = 0
+    return tuple(kept), expected
