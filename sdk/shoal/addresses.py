@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
+import ipaddress
 import re
 import socket
 from collections.abc import Callable, Sequence
@@ -65,46 +65,65 @@ def bound(address: str, add: Callable[[], int]) -> int:
     Raises:
         BindError: it could not; says the address and the cause.
     """
+    # Of a name's addresses grpc binds those that it can, and is content with one. Where another
+    # process has the port on the other, callers would find either of the two servers.
+    if _is_name(address) and (taken := _errors(address, errno.EADDRINUSE)):
+        raise _bind_error(address, taken)
     try:
         port = add()
     except RuntimeError as error:
-        raise _bind_error(address) from error
+        raise _bind_error(address, _errors(address)) from error
     if port == 0:
-        raise _bind_error(address)
+        raise _bind_error(address, _errors(address))
     return port
 
 
-def _bind_error(address: str) -> BindError:
-    cause = _cause(address)
-    if cause is None:
+def _bind_error(address: str, causes: list[OSError]) -> BindError:
+    if not causes:
         return BindError(f"{address} can't be bound; GRPC_VERBOSITY=debug says more")
+    number = causes[0].errno
     hint = {
         errno.EADDRINUSE: "another process listens there; stop it, or bind port 0",
         errno.EADDRNOTAVAIL: "it is not an address of this machine",
         errno.EACCES: "ports below 1024 take privileges",
-    }.get(cause.errno or 0, "choose another address")
-    reason = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else str(cause)
-    return BindError(cause.errno, f"{address} can't be bound: {reason}: {hint}")
+    }.get(number or 0, "choose another address")
+    return BindError(number, f"{address} can't be bound: {causes[0].strerror}: {hint}")
 
 
-def _cause(address: str) -> OSError | None:
-    """What the system says to the same wish: grpc keeps it to itself."""
+def _is_name(address: str) -> bool:
+    try:
+        host, _ = split_address(address)
+        ipaddress.ip_address(host.partition("%")[0] or "::")
+    except ValueError:
+        return True
+    return False
+
+
+def _errors(address: str, only: int | None = None) -> list[OSError]:
+    """What the system says to the same wish, for each address of a name: grpc keeps it to itself.
+
+    Args:
+        address: ``host:port``.
+        only: Of these errors the ones with this number.
+    """
     try:
         host, port = split_address(address)
         found = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except ValueError:
-        return None
+        # Nothing that the system would know (a Unix socket, say).
+        return []
     except OSError as error:
-        return error
+        return [error]
+    errors = []
     for family, kind, protocol, _, where in found:
-        with socket.socket(family, kind, protocol) as probe:
-            # As grpc does: a connection that lingers from before does not hold the port.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                # As grpc does: a connection that lingers from before does not hold the port.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(where)
-                probe.listen(1)
-            except OSError as error:
-                return error
-    return None
+        except OSError as error:
+            if only in (None, error.errno):
+                errors.append(error)
+    return errors

@@ -92,3 +92,18 @@ def test_a_host_that_does_not_exist_is_named():
 def test_an_older_grpc_says_zero():
     with pytest.raises(shoal.BindError):
         bound("127.0.0.1:0", lambda: 0)
+
+
+def test_a_port_that_is_taken_on_one_of_a_names_addresses_is_not_shared(monkeypatch):
+    both = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", 0)),
+    ]
+    with socket.create_server(("127.0.0.2", 0)) as taken:
+        port = taken.getsockname()[1]
+        resolved = [(*entry[:4], (entry[4][0], port)) for entry in both]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: resolved)
+        with pytest.raises(shoal.BindError, match="in use"):
+            bound(f"my-host:{port}", lambda: port)
+        # A number means itself.
+        assert bound(f"127.0.0.1:{port}", lambda: port) == port
