@@ -74,7 +74,7 @@ def test_a_paused_manager_reports_late_and_the_fence_refuses_it(hosts, tmp_path)
     hosts.reaches(job_id, "QUEUED")
     # The supervisor was not paused: the old attempt succeeds, and its manager is to say so.
     go.touch()
-    eventually(lambda: hosts.ledger(1)[-1]["event"] == "end", what="the old attempt's end")
+    eventually(lambda: hosts.last(1) == "end", what="the old attempt's end")
     go.unlink()
     assert hosts.offer(hosts.lease(), to="appmanager-2") == "VERDICT_STARTED"
     hosts.resume(first)
@@ -97,7 +97,7 @@ def test_a_paused_manager_that_lost_a_running_job_ends_it(hosts):
     hosts.offer(hosts.lease(), to=first)
     hosts.pause(first)
     hosts.reaches(job_id, "QUEUED")
-    (start,) = hosts.starts(job_id)
+    (start,) = eventually(lambda: hosts.starts(job_id), what="the start")
     assert alive(start["pid"])
     hosts.resume(first)
     gone([start["pid"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -143,6 +144,10 @@ class Hosts(Replicas):
             if (entry["job_id"], entry["event"]) == (job_id, "start")
         ]
 
+    def last(self, number):
+        """The newest event in a host's ledger."""
+        return [None, *(entry["event"] for entry in self.ledger(number))][-1]
+
     def running(self, name):
         """What a manager says that it runs."""
         with self.directory.channel(
@@ -165,10 +170,14 @@ def tree(hosts, number=1):
     """Process ids that a running TREE has printed."""
 
     def printed():
-        found = list((hosts.host(number) / "attempts").rglob("stdout"))
-        return [int(pid) for path in found for pid in path.read_text().split()]
+        found = []
+        # Directories of earlier attempts go while we look.
+        with contextlib.suppress(FileNotFoundError):
+            for path in (hosts.host(number) / "attempts").rglob("stdout"):
+                found += [int(pid) for pid in path.read_text().split()]
+        return [pid for pid in found if alive(pid)]
 
-    return eventually(lambda: len(printed()) == 2 and printed(), what="the job's tree")
+    return eventually(lambda: pids if len(pids := printed()) == 2 else None, what="the job's tree")
 
 
 def gone(pids):

@@ -82,6 +82,16 @@ class Host:
         path = self.root / "ledger.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
+    def last(self):
+        """The newest event in the ledger."""
+        return [None, *(entry["event"] for entry in self.ledger())][-1]
+
+    def started(self):
+        eventually(lambda: self.last() == "start", what="the job's start")
+
+    def over(self):
+        eventually(lambda: self.last() == "end", what="the job's end")
+
     def close(self):
         if self.manager is None:
             return
@@ -214,7 +224,7 @@ def test_reports_are_repeated_until_the_registry_answers(host):
     host.open()
     job_id = host.python("import time; time.sleep(0.5)")
     host.registry.away = True
-    eventually(lambda: host.ledger()[-1:] and host.ledger()[-1]["event"] == "end", what="an end")
+    host.over()
     assert host.registry.reports == []
     assert len(host.attempts()) == 1
     host.registry.away = False
@@ -241,10 +251,11 @@ def test_an_object_store_that_fails_is_tried_again(host):
 def test_a_cancelled_job_is_killed_and_reported_under_the_new_fence(host):
     host.open()
     job_id = host.python(STAY)
+    host.started()
     host.registry.verdicts[job_id] = (Held.CANCEL, 77)
     result = host.report(job_id)
     assert (result.ended, result.lease.fence) == (Ended.CANCELLED, 77)
-    assert host.ledger()[-1]["event"] == "end"
+    assert host.last() == "end"
 
 
 def test_a_cancel_that_crosses_the_jobs_end_is_still_honoured(host):
@@ -261,10 +272,11 @@ def test_a_cancel_that_crosses_the_jobs_end_is_still_honoured(host):
 def test_a_lost_job_is_killed_and_its_report_carries_the_old_fence(host):
     host.open()
     job_id = host.python(STAY)
+    host.started()
     host.registry.verdicts[job_id] = (Held.LOST, 0)
     host.registry.refusals[6] = "fence 6 is old"
     eventually(lambda: not host.attempts(), what="an empty host")
-    assert host.ledger()[-1]["event"] == "end"
+    assert host.last() == "end"
     assert all(result.lease.fence == 6 for result in host.registry.of(job_id))
     assert host.manager.free == 2
 
@@ -272,7 +284,7 @@ def test_a_lost_job_is_killed_and_its_report_carries_the_old_fence(host):
 def test_a_supervisor_that_dies_is_reported_when_nothing_is_left(host):
     host.open()
     job_id = host.python(STAY)
-    eventually(host.ledger, what="a start")
+    host.started()
     job = host.ledger()[0]["pid"]
     seen = []
     report = host.registry.report
@@ -319,9 +331,9 @@ def test_a_successor_adopts_what_runs_and_no_job_runs_twice(host):
 
 def test_a_successor_reports_what_ended_in_between(host):
     host.open()
-    job_id = host.python("import time; time.sleep(0.4); raise SystemExit(3)")
+    job_id = host.python("import time; time.sleep(1.0); raise SystemExit(3)")
     host.manager.close()
-    eventually(lambda: host.ledger()[-1]["event"] == "end", what="the job's end")
+    host.over()
     host.open()
     result = host.report(job_id)
     assert (result.ended, result.exit_code) == (Ended.FAILED, 3)
@@ -340,10 +352,11 @@ def test_a_supervisor_that_died_with_its_manager_is_not_held_against_the_job(hos
 def test_an_attempt_without_a_supervisor_is_given_up_for_good(host):
     host.open()
     place = host.root / "attempts" / "local" / "left"
-    job_id = host.python("import time; time.sleep(0.3)")
+    job_id = host.python("import time; time.sleep(1.0)")
     (path,) = (host.root / "attempts" / "local").iterdir()
     host.manager.close()
-    eventually(lambda: host.ledger()[-1]["event"] == "end", what="the job's end")
+    host.over()
+    eventually((path / "exit.json").exists, what="the supervisor's last word")
     # As a manager leaves it that is killed between the claim and the supervisor's first word.
     for name in ("supervisor.json", "exit.json"):
         (path / name).unlink()
