@@ -124,14 +124,13 @@ def _before() -> None:
 
 def _core_is_alive() -> bool:
     """Whether grpc's core has threads in this process, whoever uses it."""
+    ours = {str(thread.native_id) for thread in threading.enumerate()}
     try:
-        tasks = list(_TASKS.iterdir())
-        if len(tasks) <= threading.active_count():
-            return False
-        # Threads that have just been started may not have their name yet.
-        return _state.used or any(
-            (task / "comm").read_text().startswith("grpc_") for task in tasks if task.exists()
-        )
+        foreign = [task for task in _TASKS.iterdir() if task.name not in ours]
+        if _state.used:
+            # Whatever they are called: one that has just been started has no name yet.
+            return bool(foreign)
+        return any((task / "comm").read_text().startswith("grpc_") for task in foreign)
     except OSError:
         # Not Linux, or a thread ended while we looked: what we did ourselves is all we know.
         return _state.used
