@@ -213,7 +213,7 @@ class Drain:
     def __init__(self, roster: Roster, now: float, *, linger: float, grace: float) -> None:
         self.roster = roster
         self.hurried = False
-        self.unfinished = 0
+        self._unfinished = 0
         self._began = now
         self._linger = linger
         self._grace = grace
@@ -252,8 +252,11 @@ class Drain:
         return True
 
     def rest(self, now: float) -> float:
-        """Seconds of the grace that are left when the port closes."""
-        return 0.0 if self.hurried else max(FAREWELL, self._since + self._grace - now)
+        """Seconds for grpc's own stop when the port closes; more than enough, for `cut` decides."""
+        if self.hurried:
+            self._count_unfinished()
+            return 0.0
+        return max(0.0, self._since + self._grace - now) + 10.0 * FAREWELL
 
     def cut(self, now: float) -> bool:
         """After the port has closed: whether what is still open is to be cut off now.
@@ -261,18 +264,22 @@ class Drain:
         No call of the service is, before its grace ends. But health watches and the like, which
         never end by themselves, must not hold the exit up.
         """
-        if self.hurried:
-            return True
         if self.roster.running:
             self._idle_since = None
         elif self._idle_since is None:
             self._idle_since = now
         idle = self._idle_since is not None and now - self._idle_since >= FAREWELL
-        return idle or now >= self._since + max(self._grace, FAREWELL)
+        if idle or self.hurried or now >= self._since + max(self._grace, FAREWELL):
+            self._count_unfinished()
+            return True
+        return False
 
     def ended(self, now: float) -> DrainReport:
         """The report."""
-        return self.roster.report(unfinished=self.unfinished, seconds=now - self._began)
+        return self.roster.report(unfinished=self._unfinished, seconds=now - self._began)
+
+    def _count_unfinished(self) -> None:
+        self._unfinished = max(self._unfinished, self.roster.running)
 
     def _everybody_left(self, now: float) -> bool:
         if self.hurried or self._told is None:

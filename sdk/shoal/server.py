@@ -321,7 +321,6 @@ class Server(Shell, grpc.Server):
             if self._hurried:
                 drain.hurry()
             if drain.cut(clock()):
-                drain.unfinished = self.roster.running
                 self._server.stop(None)
                 break
         if registration is not None:

@@ -24,6 +24,14 @@ from tests.support.echo import CODES, ROOT, Echo
 SERVICE = "echo"
 
 
+class SteppingEcho(Echo):
+    """An Echo whose stream works before each answer, not once."""
+
+    def EchoDown(self, request, context):
+        for _ in range(request.answers or 1):
+            yield self._answer(request, context, "EchoDown")
+
+
 class AioEcho(echo_pb2_grpc.EchoServicer):
     """What `Echo` does, awaited."""
 
@@ -110,7 +118,7 @@ def announced(replica: shoal.Replica) -> None:
 def serve(hosts: str, name: str) -> shoal.DrainReport:
     with shoal.Directory(hosts) as directory:
         server = shoal.Server(SERVICE, id=name)
-        echo_pb2_grpc.add_EchoServicer_to_server(Echo(name), server)
+        echo_pb2_grpc.add_EchoServicer_to_server(SteppingEcho(name), server)
         return server.run(directory, ready=announced)
 
 

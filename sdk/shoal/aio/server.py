@@ -323,7 +323,6 @@ class Server(Shell, grpc.aio.Server):
             if self._hurried:
                 drain.hurry()
             if drain.cut(clock()):
-                drain.unfinished = self.roster.running
                 await self._server.stop(None)
                 break
         await stopped
