@@ -27,13 +27,15 @@ def replica(name: str, **facts) -> Replica:
     return Replica(name, "127.0.0.1", **facts)
 
 
-def balancer(names=(), *, policy=None, ejection=RULE, seed=1, clock=None, **options):
+def balancer(
+    names=(), *, policy=None, ejection=RULE, seed=1, rng=None, clock=None, lock=None, **options
+):
     made = Balancer(
         policy or PeakEwma(),
         connect=lambda replica: replica.target,
         clock=clock or Hand(),
-        rng=random.Random(seed),
-        lock=contextlib.nullcontext(),
+        rng=rng or random.Random(seed),
+        lock=lock or contextlib.nullcontext(),
         ejection=ejection,
         **options,
     )

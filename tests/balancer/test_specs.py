@@ -47,6 +47,7 @@ def test_update(case):
     seen = {}
     for step in case["steps"]:
         clock.now = step.get("at", clock.now)
+        before = set(made.snapshot.everyone().values())
         for name, latency in step.get("calls", {}).items():
             node = node_of(made, name)
             node.begin()
@@ -64,6 +65,10 @@ def test_update(case):
             "ready": names(snapshot.ready),
             "reserve": names(entry.node for entry in snapshot.reserve),
             "left": names(left),
+            "made": names(node for node in snapshot.nodes if node not in before),
+            "in_use": names(entry.node for entry in snapshot.reserve if entry.usable),
+            "welcome": sorted(names(n for n in snapshot.everyone().values() if not n.retired)),
+            "picks": made.pick(clock.now) is not None,
             "retired": [
                 name for name in expect.get("retired", []) if node_of_any(seen, made, name)
             ],
@@ -96,23 +101,13 @@ def _facts(given):
 @pytest.mark.parametrize("case", cases("ejection"))
 def test_ejection(case):
     clock = Hand(0.0)
-    made = balancer(case["replicas"], clock=clock, ejection=Ejection(**case.get("rule", {})))
+    rule = case.get("rule", {})
+    rule = None if rule is None else Ejection(**rule)
     # Jitter is a fifth either way; the middle makes times exact.
-    made._rng = _Middle()
+    made = balancer(case["replicas"], clock=clock, ejection=rule, rng=_Middle())
     for step in case["steps"]:
         clock.now = step.get("at", clock.now)
-        for name, outcomes in step.get("calls", {}).items():
-            for outcome in outcomes:
-                node = node_of(made, name)
-                node.begin()
-                node.end(0.01, Outcome[outcome], clock.now)
-        if "pick" in step:
-            picked = made.pick(clock.now)
-            assert picked is not None
-            assert picked.replica.id == step["pick"], step
-            picked.begin()
-            if "outcome" in step:
-                picked.end(0.01, Outcome[step["outcome"]], clock.now)
+        _happen(made, step)
         expect = step.get("expect", {})
         if "ready" in expect:
             assert names(made.snapshot.ready) == expect["ready"], step
@@ -123,9 +118,37 @@ def test_ejection(case):
             assert ejected == expect["ejected"], step
 
 
+def _happen(made, step):
+    """What a step of an ejection's story does, in the order in which it is written here."""
+    now = made.clock()
+    for name, outcomes in step.get("calls", {}).items():
+        for outcome in outcomes:
+            node_of(made, name).begin()
+            node_of(made, name).end(0.01, Outcome[outcome], now)
+    for name in step.get("begin", []):
+        node_of(made, name).begin()
+    for name, outcomes in step.get("end", {}).items():
+        for outcome in outcomes:
+            node_of(made, name).end(0.01, Outcome[outcome], now)
+    if "observe" in step:
+        made.update([replica(**_facts(given)) for given in step["observe"]])
+    if "pick" in step:
+        picked = made.pick(now, [node_of(made, name) for name in step.get("tried", [])])
+        assert picked is not None
+        assert picked.replica.id == step["pick"], step
+        picked.begin()
+        if "outcome" in step:
+            picked.end(0.01, Outcome[step["outcome"]], now)
+
+
 class _Middle(random.Random):
     def random(self):
         return 0.5
+
+
+class _Scripted(random.Random):
+    def random(self):
+        return self.draws.pop(0)
 
 
 @pytest.mark.parametrize("case", cases("ewma"))
@@ -173,6 +196,12 @@ def test_choice(case):
         if "latency" in state:
             node.load.observe(state["latency"], 0.0)
         nodes.append(node)
+    if "draws" in case:
+        rng = _Scripted()
+        rng.draws = list(case["draws"])
+        assert [policy.choose(nodes, 0.0, rng).replica.id for _ in case["chosen"]] == case["chosen"]
+        assert not rng.draws
+        return
     picks = [policy.choose(nodes, 0.0, rng).replica.id for _ in range(case["picks"])]
     for name, (least, most) in case["share"].items():
         assert least <= picks.count(name) / len(picks) <= most, name
