@@ -26,6 +26,10 @@ retry_logger = logging.getLogger("shoal.retry")
 ATTEMPT_KEY = "shoal-attempt"
 
 
+# How calls wait for a replica that can be reached where retries are off.
+_PATIENT = Retry()
+
+
 class Replayable(Protocol):
     """A stream of requests, which may be too long to send again."""
 
@@ -73,8 +77,9 @@ class CallState:
         # Until when the call waits for a first replica, once that is known.
         self.patience: float | None = None
         self._counted = 0
+        self._rounds = 0
         self._last: Failure | None = None
-        self._wait = retry.wait() if retry is not None else None
+        self._wait = (retry or _PATIENT).wait()
 
     def timeout(self, now: float) -> float | None:
         """Seconds for the next attempt; None without any bound."""
@@ -116,7 +121,7 @@ class CallState:
         Returns:
             Why this was the last attempt; None when the call is to be sent again.
         """
-        failure = self._failure(node, error, ended, bound)
+        failure = self._failure(node, error, began, ended, bound)
         if begun:
             node.end(ended - began, failure.outcome, ended)
         replica = node.replica
@@ -132,8 +137,11 @@ class CallState:
         if self.requests is not None and not self.requests.replayable:
             return f"the request stream grew over {LIMIT // 1024} KiB"
         others = self.pool.untried(ended, self.tried)
-        if not others and self.wait_for_ready and failure.unsent:
+        waits = self.wait_for_ready and failure.unsent
+        if waits and not others:
+            # All over again, more and more slowly: one of them may come up within the deadline.
             self.tried.clear()
+            self._rounds += 1
             others = True
         why = refusal_to_retry(
             self.retry,
@@ -142,6 +150,7 @@ class CallState:
             counted=self._counted,
             remaining=self.deadline - ended,
             others=others,
+            waits=waits,
         )
         if why is None:
             retry_logger.info(
@@ -166,10 +175,10 @@ class CallState:
         """
         if state is None:
             state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
-        state.attempt_number = max(self._counted, 1)
+        state.attempt_number = max(self._counted, self._rounds, 1)
         last = self._last
         rest = max(self.deadline - self.pool.clock(), 0.0)
-        if last is None or self._wait is None:
+        if last is None:
             return 0.0
         if last.pushback is not None:
             return min(last.pushback, rest)
@@ -182,7 +191,9 @@ class CallState:
         last = self.attempts[-1].details if self.attempts else fallback
         return describe(last, self.attempts, why)
 
-    def _failure(self, node: ReplicaNode, error: Any, ended: float, bound: float | None) -> Failure:
+    def _failure(
+        self, node: ReplicaNode, error: Any, began: float, ended: float, bound: float | None
+    ) -> Failure:
         code = error.code()
         trailing = error.trailing_metadata()
         return Failure(
@@ -193,6 +204,8 @@ class CallState:
             own_deadline=(
                 code is grpc.StatusCode.DEADLINE_EXCEEDED
                 and bound is not None
+                # Else a handler gave up on a deadline of its own, which is an answer.
+                and ended - began >= 0.9 * bound
                 and self.deadline - ended > 0.001
             ),
         )

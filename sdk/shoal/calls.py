@@ -59,6 +59,7 @@ class _Method:
         self.channel = channel
         self.pool = channel.pool
         self.method = method
+        self.key = self.pool.key()
         self._serializer = serializer
         self._deserializer = deserializer
         self._registered = registered
@@ -70,6 +71,10 @@ class _Method:
             retry.budget.deposit if retry is not None else _nothing
         )
 
+    def __del__(self) -> None:
+        # grpc's interceptors make a method object for every call.
+        self.pool.forget(self.key)
+
     def bind(self, channel: grpc.Channel) -> Any:
         """This method of one replica's channel."""
         make = getattr(channel, self.kind)
@@ -78,7 +83,7 @@ class _Method:
     def inner(self, node: ReplicaNode) -> Any:
         """This method at a node's endpoint."""
         endpoint = node.endpoint
-        return endpoint.callables.get(self) or endpoint.bind(self)
+        return endpoint.callables.get(self.key) or endpoint.bind(self)
 
     def state(self, timeout: float | None, *, wait_for_ready: bool | None) -> CallState:
         """The book-keeping of one call."""
@@ -196,7 +201,7 @@ class UnaryUnaryMethod(_Method, bases.UnaryUnary):
             node.begin()
             if not node.retired:
                 endpoint = node.endpoint
-                inner = endpoint.callables.get(self) or endpoint.bind(self)
+                inner = endpoint.callables.get(self.key) or endpoint.bind(self)
                 try:
                     response = inner(request, timeout, metadata, credentials, None, compression)
                 except grpc.RpcError as error:

@@ -32,7 +32,7 @@ class Transport(Protocol):
         """A grpc channel to one replica, not connected yet."""
 
     def close(self, channel: Any) -> None:
-        """Closes a channel that nobody calls on."""
+        """Closes a channel, after a goodbye that was said over it has been heard, or soon."""
 
     def connected(self, channel: Any) -> bool:
         """Whether it has a connection, True when that can't be told."""
@@ -51,13 +51,14 @@ class Endpoint:
     """The way to one replica: a grpc channel, opened at the first call, and its multi-callables.
 
     Attributes:
-        callables: For each method object of our channel the multi-callable of this replica's.
+        callables: For the key of each method object of our channel the multi-callable of this
+            replica's.
     """
 
     __slots__ = ("_channel", "_lock", "_pool", "_target", "callables", "closed", "greeted")
 
     def __init__(self, pool: Pool, target: str) -> None:
-        self.callables: dict[object, Any] = {}
+        self.callables: dict[int, Any] = {}
         self.greeted = False
         self.closed = False
         self._pool = pool
@@ -67,9 +68,15 @@ class Endpoint:
 
     @property
     def channel(self) -> Any:
-        """The grpc channel; opened here at the first use."""
+        """The grpc channel; opened here at the first use.
+
+        Raises:
+            ValueError: the endpoint was closed meanwhile (as grpcio's own channel raises).
+        """
         if self._channel is None:
             with self._lock:
+                if self.closed:
+                    raise ValueError(f"Cannot invoke RPC on closed channel to {self._target}")
                 if self._channel is None:
                     self._channel = self._pool.transport.open(self._target)
             self.greet()
@@ -88,7 +95,7 @@ class Endpoint:
     def bind(self, method: Any) -> Any:
         """This replica's multi-callable for a method object of our channel, kept."""
         inner = method.bind(self.channel)
-        self.callables[method] = inner
+        self.callables[method.key] = inner
         return inner
 
     def greet(self) -> None:
@@ -150,6 +157,7 @@ class Pool:
         self._keep = keep
         self._changed = changed
         self._reserve = reserve
+        self._keys = itertools.count(1)
         self.clock = time.monotonic
         self.begin()
 
@@ -173,6 +181,15 @@ class Pool:
         """Subscribes to the directory."""
         self.watch = self.directory.watch(self.service)
         self._unsubscribe = self.watch.subscribe(self._observed)
+
+    def key(self) -> int:
+        """A name for a method object, to find its multi-callables by."""
+        return next(self._keys)
+
+    def forget(self, key: int) -> None:
+        """A method object is gone, and nobody will ask for its multi-callables again."""
+        for node in self.balancer.snapshot.everyone().values():
+            node.endpoint.callables.pop(key, None)
 
     def take(self, now: float, tried: Collection[ReplicaNode] = ()) -> ReplicaNode | None:
         """A node with the call begun on it; one not in ``tried`` where there is one.
@@ -211,17 +228,21 @@ class Pool:
         )
 
     def close(self) -> None:
-        """Stops following and closes every endpoint, calls in flight included."""
+        """Stops following, says goodbye, and closes every endpoint, calls in flight included.
+
+        The goodbyes are all under way before the transport waits, briefly, for any of them: a
+        replica that hears them need not wait for us when it leaves.
+        """
         if self.closed:
             return
         self.closed = True
         if self._unsubscribe is not None:
             self._unsubscribe()
-        for node in self.balancer.update(()):
-            node.endpoint.close()
-        for node in self.balancer.snapshot.everyone().values():
+        nodes = {*self.balancer.update(()), *self.balancer.snapshot.everyone().values()}
+        for node in nodes:
             node.retired = True
             node.endpoint.release()
+        for node in nodes:
             node.endpoint.close()
 
     def _observed(self, replicas: tuple[Replica, ...]) -> None:

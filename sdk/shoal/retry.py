@@ -137,6 +137,7 @@ def refusal_to_retry(
     counted: int,
     remaining: float,
     others: bool,
+    waits: bool = False,
 ) -> str | None:
     """Why a failed attempt is the last one; None when the call should be sent again.
 
@@ -149,8 +150,10 @@ def refusal_to_retry(
         counted: Attempts so far that count (this one included, unless untouched).
         remaining: Seconds to the call's deadline, infinity without one.
         others: Whether a replica is left that was not tried.
+        waits: Whether the caller waits for a replica that can be reached, and this one can't be:
+            going on looking is no retry.
     """
-    if retry is None:
+    if retry is None and not waits:
         return "retries are off"
     if failure.code is Code.CANCELLED:
         return "the caller cancelled"
@@ -162,6 +165,8 @@ def refusal_to_retry(
         if not others:
             return "every replica was tried"
         return None
+    if retry is None:
+        return "retries are off"
     if not safe:
         return "the method is not declared idempotent"
     if failure.code not in retry.codes and not failure.own_deadline:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +60,37 @@ class StreamEnd:
         self.node.end(latency, outcome, now)
 
 
+def may_repeat(state: CallState, code: grpc.StatusCode, trailing: Any) -> bool:
+    """Whether a stream's attempt that ended so, without a message, might be repeated."""
+    retry = state.retry
+    if retry is None:
+        return False
+    return code in retry.codes or refusal_in(trailing) is not None
+
+
+class Callbacks:
+    """What is to be called when a stream has ended for good; once. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[Callable[[], Any]] | None = []
+
+    def add(self, callback: Callable[[], Any]) -> bool:
+        """Whether it will be called: False when the end has come."""
+        with self._lock:
+            if self._waiting is None:
+                return False
+            self._waiting.append(callback)
+            return True
+
+    def call(self) -> None:
+        """The end has come."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, None
+        for callback in waiting or ():
+            callback()
+
+
 class ResponseStream(grpc.Call, Iterator[Any]):
     """What a call with a stream of responses returns: a ``grpc.Call`` to iterate over.
 
@@ -74,15 +108,21 @@ class ResponseStream(grpc.Call, Iterator[Any]):
         self._answered = False
         self._cancelled = False
         self._error: BaseException | None = None
-        self._callbacks: list[Callable[[], Any]] = []
+        self._callbacks = Callbacks()
         # Sent now if there is somebody to send it to, as grpc does; else at the first use.
         try:
             node = method.channel.acquire_now(state)
         except CallError as error:
-            self._error = error
+            self._end_with(error)
         else:
             if node is not None:
                 self._start(node)
+
+    def __del__(self) -> None:
+        # Nobody will read the rest; grpc cancels a call that is dropped, and so do we.
+        inner = getattr(self, "_inner", None)
+        if inner is not None and inner.is_active():
+            inner.cancel()
 
     @property
     def replica(self) -> Replica | None:
@@ -126,8 +166,13 @@ class ResponseStream(grpc.Call, Iterator[Any]):
         return self._call().time_remaining()
 
     def add_callback(self, callback: Callable[[], Any]) -> bool:
-        """Has ``callback`` called when the call ends; False when it has ended."""
-        return bool(self._call().add_callback(callback))
+        """Has ``callback`` called when the call ends; False when it has ended.
+
+        An attempt that fails and may be followed by another is not the end; whether it is shows
+        when the responses are read.
+        """
+        self._call()
+        return self._callbacks.add(callback)
 
     def initial_metadata(self) -> Any:
         """The initial metadata; waits for it."""
@@ -152,7 +197,7 @@ class ResponseStream(grpc.Call, Iterator[Any]):
             try:
                 self._connect()
             except CallError as error:
-                self._error = error
+                self._end_with(error)
                 return error
         return self._inner
 
@@ -161,10 +206,9 @@ class ResponseStream(grpc.Call, Iterator[Any]):
 
     def _start(self, node: ReplicaNode) -> None:
         clock = self._method.pool.clock
-        self._bound = self._state.timeout(clock())
-        if self._answered is False and self._state.retry is not None:
-            # A stream may well outlast the time for one attempt; only its first message may not.
-            self._bound = self._whole(clock())
+        # Not the time for one attempt, which a stream may well outlast.
+        rest = self._state.deadline - clock()
+        self._bound = None if math.isinf(rest) else max(rest, 0.0)
         end = StreamEnd(node, clock)
         try:
             inner = self._send(
@@ -176,15 +220,29 @@ class ResponseStream(grpc.Call, Iterator[Any]):
         self._inner = inner
         self._end = end
 
+        callbacks = self._callbacks
+        # Weakly: a stream that its caller has dropped must not live on through this.
+        this = weakref.ref(self)
+
         def ended() -> None:
-            end.end(inner.code(), inner.trailing_metadata())
+            code, trailing = inner.code(), inner.trailing_metadata()
+            end.end(code, trailing)
+            stream = this()
+            if stream is None or not stream.may_follow(code, trailing):
+                callbacks.call()
 
         if not inner.add_callback(ended):
             ended()
 
-    def _whole(self, now: float) -> float | None:
-        rest = self._state.deadline - now
-        return None if rest == float("inf") else max(rest, 0.0)
+    def may_follow(self, code: grpc.StatusCode, trailing: Any) -> bool:
+        """Whether an attempt that ended so may not be the last; the reader decides."""
+        if self._answered or self._cancelled:
+            return False
+        return may_repeat(self._state, code, trailing)
+
+    def _end_with(self, error: CallError) -> None:
+        self._error = error
+        self._callbacks.call()
 
     def _next(self) -> Any:
         end = self._end
@@ -212,8 +270,9 @@ class ResponseStream(grpc.Call, Iterator[Any]):
         )
         if why is None:
             return Again()
-        self._error = self._method.error(self._state, error, why)
-        return self._error
+        final = self._method.error(self._state, error, why)
+        self._end_with(final)
+        return final
 
     def _elsewhere(self, failure: Again) -> Any:
         def once() -> Any:
@@ -223,5 +282,5 @@ class ResponseStream(grpc.Call, Iterator[Any]):
         try:
             return self._method.drive(self._state, once, failure)
         except CallError as error:
-            self._error = error
+            self._end_with(error)
             raise

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +20,8 @@ HELLO = "/shoal.v1.Replica/Hello"
 RELEASED = "/shoal.v1.Replica/Released"
 # How long a replica may take to hear either, seconds.
 PATIENCE = 5.0
+# How long the end of a connection waits for that, seconds.
+GOODBYE = 0.5
 
 # grpc's default lets a channel wait up to 120 s before it connects again, which is long when
 # ZooKeeper says that the replica lives. Each replica has a connection of its own anyway.
@@ -49,6 +53,39 @@ class _Housekeeping:
 _housekeeping = _Housekeeping()
 
 
+class _Word:
+    """Hello or released, on its way to one replica.
+
+    Attributes:
+        until: Until when the end of the connection may wait for it.
+    """
+
+    def __init__(self) -> None:
+        self.until = time.monotonic() + GOODBYE
+        self._lock = threading.Lock()
+        self._answered = threading.Event()
+        self._then: list[Callable[[], object]] = []
+
+    def then(self, task: Callable[[], object]) -> None:
+        """Does ``task`` when it was answered: words over one connection keep their order."""
+        with self._lock:
+            if not self._answered.is_set():
+                self._then.append(task)
+                return
+        task()
+
+    def answered(self) -> None:
+        """The replica has answered, or won't."""
+        with self._lock:
+            self._answered.set()
+        for task in self._then:
+            task()
+
+    def wait(self) -> None:
+        """Waits for the answer, briefly."""
+        self._answered.wait(max(self.until - time.monotonic(), 0.0))
+
+
 class SyncTransport:
     """Opens blocking channels.
 
@@ -67,6 +104,8 @@ class SyncTransport:
         self._credentials = credentials
         self._options = merged(options)
         self._compression = compression
+        # The last word said over each open channel.
+        self._words: dict[grpc.Channel, _Word] = {}
 
     def open(self, target: str) -> grpc.Channel:
         """A channel to one replica."""
@@ -76,7 +115,10 @@ class SyncTransport:
         return grpc.secure_channel(target, self._credentials, self._options, self._compression)
 
     def close(self, channel: grpc.Channel) -> None:
-        """Closes it."""
+        """Closes it; waits up to half a second for the answer to a goodbye."""
+        word = self._words.pop(channel, None)
+        if word is not None:
+            word.wait()
         channel.close()
 
     def connected(self, channel: grpc.Channel) -> bool:
@@ -88,7 +130,8 @@ class SyncTransport:
         call = channel.unary_unary(
             HELLO, replica_pb2.HelloRequest.SerializeToString, replica_pb2.HelloResponse.FromString
         )
-        _say("hello", call.future(replica_pb2.HelloRequest(caller_id=caller_id), timeout=PATIENCE))
+        request = replica_pb2.HelloRequest(caller_id=caller_id)
+        self._say(channel, "hello", lambda: call.future(request, timeout=PATIENCE))
 
     def released(self, channel: grpc.Channel, caller_id: str) -> None:
         """Says released in the background."""
@@ -98,18 +141,34 @@ class SyncTransport:
             replica_pb2.ReleasedResponse.FromString,
         )
         request = replica_pb2.ReleasedRequest(caller_id=caller_id)
-        _say("released", call.future(request, timeout=PATIENCE))
+        self._say(channel, "released", lambda: call.future(request, timeout=PATIENCE))
 
     def later(self, delay: float, task: Callable[[], object]) -> None:
         """Runs it on the housekeeping thread."""
         _housekeeping.worker.call_later(delay, task)
 
+    def _say(self, channel: grpc.Channel, name: str, send: Callable[[], Any]) -> None:
+        before = self._words.get(channel)
+        word = self._words[channel] = _Word()
 
-def _say(word: str, future: Any) -> None:
-    def heard(done: Any) -> None:
-        code = done.code()
-        # A server that is not Shoal's does not know the word, and a dead one hears nothing.
-        if code is not grpc.StatusCode.OK:
-            logger.debug("%s was not heard: %s %s", word, code, done.details())
+        def heard(done: Any) -> None:
+            code = done.code()
+            # A server that is not Shoal's does not know the word, and a dead one hears nothing.
+            if code is not grpc.StatusCode.OK:
+                logger.debug("%s was not heard: %s %s", name, code, done.details())
+            word.answered()
 
-    future.add_done_callback(heard)
+        def say() -> None:
+            try:
+                future = send()
+            except ValueError as error:
+                # grpcio's word for a channel that was closed meanwhile.
+                logger.debug("%s was not said: %s", name, error)
+                word.answered()
+                return
+            future.add_done_callback(heard)
+
+        if before is None:
+            say()
+        else:
+            before.then(say)

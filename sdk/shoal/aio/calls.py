@@ -44,12 +44,16 @@ class Method:
         self.channel = channel
         self.pool = channel.pool
         self.method = method
+        self.key = self.pool.key()
         self.serializer = serializer
         self._deserializer = deserializer
         retry = channel.retry
         self.safe = declared_safe(method) or (retry is not None and method in retry.safe)
         self.plain = retry is None or retry.attempt_timeout is None
         self.deposit: Callable[[], object] = retry.budget.deposit if retry is not None else _nothing
+
+    def __del__(self) -> None:
+        self.pool.forget(self.key)
 
     def bind(self, channel: grpc.aio.Channel) -> Any:
         """This method of one replica's channel; request streams come serialized already."""
@@ -60,7 +64,7 @@ class Method:
     def inner(self, node: ReplicaNode) -> Any:
         """This method at a node's endpoint."""
         endpoint = node.endpoint
-        return endpoint.callables.get(self) or endpoint.bind(self)
+        return endpoint.callables.get(self.key) or endpoint.bind(self)
 
     def state(self, timeout: float | None, *, wait_for_ready: bool | None) -> CallState:
         """The book-keeping of one call."""
@@ -385,7 +389,7 @@ class UnaryUnaryMethod(Method, bases.AioUnaryUnary):
             node.begin()
             if not node.retired:
                 endpoint = node.endpoint
-                inner = endpoint.callables.get(self) or endpoint.bind(self)
+                inner = endpoint.callables.get(self.key) or endpoint.bind(self)
                 try:
                     sent = send(inner, timeout, metadata)
                 except BaseException:

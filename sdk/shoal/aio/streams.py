@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from shoal.aio.failures import AioCallError
 from shoal.aio.replay import END, AioReplayedRequests, Feed
 from shoal.attempts import Again, CallState
 from shoal.pool import ReplicaNode
-from shoal.streams import StreamEnd
+from shoal.streams import Callbacks, StreamEnd, may_repeat
 from shoal_balancer import Replica
 
 EOF = grpc.aio.EOF
@@ -35,16 +36,22 @@ class ResponseStream:
         self._cancelled = False
         self._error: AioCallError | None = None
         self._iterator: AsyncIterator[Any] | None = None
-        self._callbacks: list[Callable[[Any], Any]] = []
+        self._callbacks = Callbacks()
         self.feed: Feed | None = None
         # Sent now if there is somebody to send it to, as grpc does; else at the first read.
         try:
             node = method.channel.acquire_now(state)
         except AioCallError as error:
-            self._error = error
+            self._end_with(error)
         else:
             if node is not None:
                 self._start(node)
+
+    def __del__(self) -> None:
+        # Nobody will read the rest; grpc cancels a call that is dropped, and so do we.
+        inner = getattr(self, "_inner", None)
+        if inner is not None and not inner.done():
+            inner.cancel()
 
     @property
     def replica(self) -> Replica | None:
@@ -101,13 +108,13 @@ class ResponseStream:
         return self._inner.time_remaining() if self._inner is not None else None
 
     def add_done_callback(self, callback: Callable[[Any], Any]) -> None:
-        """Calls ``callback`` with this call when it ends."""
-        if self._error is not None:
+        """Calls ``callback`` with this call when it ends.
+
+        An attempt that fails and may be followed by another is not the end; whether it is shows
+        when the responses are read.
+        """
+        if not self._callbacks.add(lambda: callback(self)):
             callback(self)
-        elif self._inner is None:
-            self._callbacks.append(callback)
-        else:
-            self._inner.add_done_callback(lambda _: callback(self))
 
     async def initial_metadata(self) -> Any:
         """The initial metadata."""
@@ -148,7 +155,7 @@ class ResponseStream:
             try:
                 await self._connect()
             except AioCallError as error:
-                self._error = error
+                self._end_with(error)
         return self._inner
 
     async def _messages(self) -> AsyncIterator[Any]:
@@ -173,13 +180,28 @@ class ResponseStream:
         self._inner = inner
         self._end = end
 
+        callbacks = self._callbacks
+        # Weakly: a stream that its caller has dropped must not live on through this.
+        this = weakref.ref(self)
+
         def ended(_: object) -> None:
-            end.end(settled(inner.code()), settled(inner.trailing_metadata()))
+            code, trailing = settled(inner.code()), settled(inner.trailing_metadata())
+            end.end(code, trailing)
+            stream = this()
+            if stream is None or not stream.may_follow(code, trailing):
+                callbacks.call()
 
         inner.add_done_callback(ended)
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            self.add_done_callback(callback)
+
+    def may_follow(self, code: grpc.StatusCode, trailing: Any) -> bool:
+        """Whether an attempt that ended so may not be the last; the reader decides."""
+        if self._answered or self._cancelled:
+            return False
+        return may_repeat(self._state, code, trailing)
+
+    def _end_with(self, error: AioCallError) -> None:
+        self._error = error
+        self._callbacks.call()
 
     async def _next(self) -> Any:
         end = self._end
@@ -207,8 +229,9 @@ class ResponseStream:
         )
         if why is None:
             return Again()
-        self._error = self._method.error(self._state, error, why)
-        return self._error
+        final = self._method.error(self._state, error, why)
+        self._end_with(final)
+        return final
 
     async def _elsewhere(self, failure: Again) -> Any:
         async def once() -> Any:
@@ -218,7 +241,7 @@ class ResponseStream:
         try:
             return await self._method.drive(self._state, once, failure)
         except AioCallError as error:
-            self._error = error
+            self._end_with(error)
             raise
 
 

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 from shoal import forks
-from shoal.transport import HELLO, PATIENCE, RELEASED, Options, merged
+from shoal.transport import GOODBYE, HELLO, PATIENCE, RELEASED, Options, merged
 from shoal_protos.v1 import replica_pb2
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ class AioTransport:
         self._interceptors = interceptors
         # The loop holds tasks weakly; a goodbye must live until it is said.
         self._tasks: set[asyncio.Task[None]] = set()
+        # The last word said over each open channel; words over one keep their order.
+        self._words: dict[grpc.aio.Channel, asyncio.Task[None]] = {}
 
     def open(self, target: str) -> grpc.aio.Channel:
         """A channel to one replica."""
@@ -59,8 +61,15 @@ class AioTransport:
         )
 
     def close(self, channel: grpc.aio.Channel) -> None:
-        """Closes it, soon."""
-        self._spawn(channel.close)
+        """Closes it, soon: the answer to a goodbye is waited for, up to half a second."""
+
+        async def close() -> None:
+            word = self._words.pop(channel, None)
+            if word is not None:
+                await asyncio.wait({word}, timeout=GOODBYE)
+            await channel.close()
+
+        self._spawn(close)
 
     def connected(self, channel: grpc.aio.Channel) -> bool:
         """Whether it has a connection."""
@@ -77,7 +86,7 @@ class AioTransport:
             )
             await _heard(call(replica_pb2.HelloRequest(caller_id=caller_id), timeout=PATIENCE))
 
-        self._spawn(say)
+        self._say(channel, say)
 
     def released(self, channel: grpc.aio.Channel, caller_id: str) -> None:
         """Says released in the background."""
@@ -90,7 +99,7 @@ class AioTransport:
             )
             await _heard(call(replica_pb2.ReleasedRequest(caller_id=caller_id), timeout=PATIENCE))
 
-        self._spawn(say)
+        self._say(channel, say)
 
     def later(self, delay: float, task: Callable[[], object]) -> None:
         """Runs it on the loop."""
@@ -101,13 +110,29 @@ class AioTransport:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def _say(
+        self, channel: grpc.aio.Channel, word: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
         def start() -> None:
-            task = self._loop.create_task(work())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            before = self._words.get(channel)
+
+            async def in_turn() -> None:
+                if before is not None:
+                    await asyncio.wait({before})
+                await word()
+
+            self._words[channel] = self._start(in_turn)
 
         self._on_loop(start)
+
+    def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._on_loop(lambda: self._start(work))
+
+    def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _on_loop(self, start: Callable[[], object]) -> None:
         try:

@@ -1,0 +1,501 @@
+"""What is sent again, where to, how often, and what the caller is told in the end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import grpc
+import pytest
+
+import shoal
+from shoal.channel import Channel, replica_of, where
+from shoal.replay import LIMIT
+from shoal.retry import Retry
+from shoal.testing import FixedDirectory
+from shoal_balancer import Replica, RetryBudget, RoundRobin
+from shoal_protos.testing.v1 import echo_pb2 as pb
+from shoal_protos.testing.v1 import echo_pb2_grpc
+from tests.support.echo import EchoServer
+from tests.support.waiting import eventually
+
+DEADLINE = 30.0
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+ONCE = "/shoal.testing.v1.Echo/EchoOnce"
+
+
+def budget(count):
+    """One with exactly that many retries."""
+    return RetryBudget(
+        ratio=0.0, per_second=count / 600, ttl=600, clock=time.monotonic, lock=threading.Lock()
+    )
+
+
+def quick(**facts):
+    facts.setdefault("budget", budget(1000))
+    facts.setdefault("backoff", 0.001)
+    return Retry(**facts)
+
+
+class Failing:
+    """Fails the first calls, on whatever server, and remembers on which."""
+
+    def __init__(self, servers, count, *, code=UNAVAILABLE, trailers=(), details="down"):
+        self.left = count
+        self.where = []
+        self.numbers = []
+        self._lock = threading.Lock()
+        for server in servers:
+            server.servicer.script = self._script(server, code, trailers, details)
+
+    def _script(self, server, code, trailers, details):
+        def script(context):
+            with self._lock:
+                self.where.append(server.servicer.name)
+                found = dict(context.invocation_metadata())
+                self.numbers.append(found.get("shoal-attempt"))
+                self.left -= 1
+                failing = self.left >= 0
+            if failing:
+                context.set_trailing_metadata(trailers)
+                context.abort(code, details)
+
+        return script
+
+
+def sent(*payloads):
+    return iter([pb.EchoRequest(payload=payload) for payload in payloads])
+
+
+SAFE = {
+    "unary": lambda stub, **o: stub.Echo(pb.EchoRequest(payload=b"x"), **o),
+    "with_call": lambda stub, **o: stub.Echo.with_call(pb.EchoRequest(payload=b"x"), **o)[0],
+    "future": lambda stub, **o: stub.Echo.future(pb.EchoRequest(payload=b"x"), **o).result(30),
+    "up": lambda stub, **o: stub.EchoUp(sent(b"x"), **o),
+    "up_future": lambda stub, **o: stub.EchoUp.future(sent(b"x"), **o).result(30),
+    "down": lambda stub, **o: next(stub.EchoDown(pb.EchoRequest(payload=b"x"), **o)),
+    "both": lambda stub, **o: next(stub.EchoBoth(sent(b"x"), **o)),
+}
+UNSAFE = {
+    "unary": lambda stub, **o: stub.EchoOnce(pb.EchoRequest(payload=b"x"), **o),
+    "with_call": lambda stub, **o: stub.EchoOnce.with_call(pb.EchoRequest(payload=b"x"), **o)[0],
+    "future": lambda stub, **o: stub.EchoOnce.future(pb.EchoRequest(payload=b"x"), **o).result(30),
+}
+
+
+@pytest.mark.parametrize("kind", SAFE)
+def test_a_safe_method_is_sent_to_another_replica_each_time(servers, stubs, kind):
+    failing = Failing(servers, 2)
+    answer = SAFE[kind](stubs(retry=quick()), timeout=DEADLINE)
+    assert answer.payload == b"x"
+    assert sorted(failing.where) == ["a", "b", "c"]
+    assert failing.numbers == [None, "2", "3"]
+
+
+@pytest.mark.parametrize("kind", UNSAFE)
+def test_a_method_without_a_promise_is_never_sent_twice(servers, stubs, kind):
+    failing = Failing(servers, 1)
+    with pytest.raises(grpc.RpcError) as caught:
+        UNSAFE[kind](stubs(retry=quick()), timeout=DEADLINE)
+    assert caught.value.code() is UNAVAILABLE
+    assert caught.value.details() == "down"
+    assert caught.value.why == "the method is not declared idempotent"
+    assert len(failing.where) == 1
+
+
+@pytest.mark.parametrize("kind", UNSAFE)
+def test_the_caller_may_promise_it(servers, stubs, kind):
+    failing = Failing(servers, 1)
+    stub = stubs(retry=quick(safe=(ONCE,)))
+    assert UNSAFE[kind](stub, timeout=DEADLINE).payload == b"x"
+    assert len(set(failing.where)) == 2
+
+
+@pytest.mark.parametrize("kind", UNSAFE)
+def test_what_a_server_refused_goes_elsewhere_whatever_the_method(servers, stubs, kind):
+    failing = Failing(
+        servers,
+        2,
+        code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+        trailers=(("shoal-refused", "full"),),
+    )
+    assert UNSAFE[kind](stubs(retry=quick()), timeout=DEADLINE).payload == b"x"
+    assert sorted(failing.where) == ["a", "b", "c"]
+
+
+def test_refused_by_all(servers, stubs):
+    failing = Failing(servers, 99, trailers=(("shoal-refused", "draining"),))
+    with pytest.raises(shoal.CallError) as caught:
+        stubs(retry=quick(attempts=1)).EchoOnce(pb.EchoRequest(), timeout=DEADLINE)
+    assert sorted(failing.where) == ["a", "b", "c"]
+    assert caught.value.why == "every replica was tried"
+
+
+def test_refused_by_a_servers_own_handler(servers, stubs):
+    for server in servers[:2]:
+        server.servicer.script = lambda context: shoal.refuse(context, "no slot is free")
+    answer = stubs(retry=quick()).EchoOnce(pb.EchoRequest(), timeout=DEADLINE)
+    assert answer.server == "c"
+
+
+@pytest.mark.parametrize("kind", UNSAFE)
+def test_what_was_never_sent_goes_elsewhere_whatever_the_method(servers, kind):
+    gone = EchoServer("gone")
+    gone.stop()
+    directory = FixedDirectory({"echo": [gone.target, servers[0].target]})
+    for _ in range(6):
+        with Channel(directory, "echo", policy=RoundRobin()) as channel:
+            stub = echo_pb2_grpc.EchoStub(channel)
+            assert UNSAFE[kind](stub, timeout=DEADLINE).payload == b"x"
+    assert len(servers[0].seen) == 6
+
+
+def test_words_alone_do_not_prove_that_nothing_was_sent(servers, stubs):
+    # A handler passes an error of its own callee on.
+    failing = Failing(servers, 1, details="failed to connect to all addresses; last error: …")
+    with pytest.raises(shoal.CallError):
+        stubs(retry=quick()).EchoOnce(pb.EchoRequest(), timeout=DEADLINE)
+    assert len(failing.where) == 1
+
+
+@pytest.mark.parametrize("kind", SAFE)
+def test_retries_off(servers, stubs, kind):
+    failing = Failing(servers, 1)
+    with pytest.raises(grpc.RpcError) as caught:
+        SAFE[kind](stubs(retry=None), timeout=DEADLINE)
+    assert caught.value.why == "retries are off"
+    assert len(failing.where) == 1
+
+
+@pytest.mark.parametrize("kind", SAFE)
+def test_the_last_error_lists_every_attempt(servers, stubs, kind):
+    Failing(servers, 99)
+    with pytest.raises(shoal.CallError) as caught:
+        SAFE[kind](stubs(retry=quick()), timeout=DEADLINE)
+    error = caught.value
+    assert error.code() is UNAVAILABLE
+    assert error.why == "attempts are used up"
+    assert len({attempt.replica.id for attempt in error.attempts}) == 3
+    assert all(attempt.code is UNAVAILABLE for attempt in error.attempts)
+    assert all(attempt.details == "down" for attempt in error.attempts)
+    for number, server in enumerate(error.attempts, 1):
+        assert f"{number}. {server.replica.id}" in error.details()
+    assert error.details().startswith("down (3 attempts, then attempts are used up: ")
+    assert replica_of(error) == error.attempts[-1].replica
+
+
+def test_the_error_is_a_finished_call_and_future(servers, stubs):
+    Failing(servers, 99, trailers=(("why", "so"),))
+    with pytest.raises(shoal.CallError) as caught:
+        stubs(retry=quick()).Echo(pb.EchoRequest(), timeout=DEADLINE)
+    error = caught.value
+    assert dict(error.trailing_metadata()) == {"why": "so"}
+    assert dict(error.initial_metadata()) == {}
+    assert error.done()
+    assert not error.running()
+    assert not error.is_active()
+    assert not error.cancel()
+    assert not error.cancelled()
+    assert error.exception() is error
+    assert error.time_remaining() == 0.0
+    assert error.traceback() is error.__traceback__
+    heard = []
+    error.add_done_callback(heard.append)
+    assert heard == [error]
+    assert not error.add_callback(heard.clear)
+    with pytest.raises(shoal.CallError):
+        error.result()
+    assert isinstance(error.__cause__, grpc.RpcError)
+
+
+@pytest.mark.parametrize("kind", SAFE)
+def test_other_codes_are_not_retried(servers, stubs, kind):
+    failing = Failing(servers, 1, code=grpc.StatusCode.INTERNAL)
+    with pytest.raises(grpc.RpcError) as caught:
+        SAFE[kind](stubs(retry=quick()), timeout=DEADLINE)
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert len(failing.where) == 1
+
+
+def test_codes_can_be_named(servers, stubs):
+    failing = Failing(servers, 1, code=grpc.StatusCode.ABORTED)
+    retry = quick(codes=frozenset({grpc.StatusCode.ABORTED}))
+    assert stubs(retry=retry).Echo(pb.EchoRequest(), timeout=DEADLINE).server
+    assert len(failing.where) == 2
+
+
+def test_a_servers_own_deadline_is_an_answer(servers, stubs):
+    failing = Failing(servers, 1, code=grpc.StatusCode.DEADLINE_EXCEEDED)
+    with pytest.raises(shoal.CallError) as caught:
+        stubs(retry=quick()).Echo(pb.EchoRequest(), timeout=DEADLINE)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert len(failing.where) == 1
+
+
+def test_more_attempts_than_replicas_go_round_again(servers, directory, stubs):
+    directory.set("echo", [server.target for server in servers[:2]])
+    failing = Failing(servers, 3)
+    assert stubs(retry=quick(attempts=4)).Echo(pb.EchoRequest(), timeout=DEADLINE)
+    assert failing.where[0] != failing.where[1]
+    assert len(failing.where) == 4
+
+
+@pytest.mark.parametrize("kind", ["unary", "future", "down"])
+def test_the_budget_ends_retries(servers, stubs, kind):
+    failing = Failing(servers, 99)
+    stub = stubs(retry=quick(attempts=5, budget=budget(3)))
+    with pytest.raises(grpc.RpcError) as caught:
+        SAFE[kind](stub, timeout=DEADLINE)
+    assert caught.value.why == "the retry budget is empty"
+    assert len(failing.where) == 4
+    with pytest.raises(grpc.RpcError):
+        SAFE[kind](stub, timeout=DEADLINE)
+    assert len(failing.where) == 5
+
+
+def test_calls_earn_retries(servers, stubs):
+    earned = RetryBudget(
+        ratio=0.5, per_second=0.0, ttl=600, clock=time.monotonic, lock=threading.Lock()
+    )
+    stub = stubs(retry=quick(budget=earned))
+    for kind in SAFE:
+        SAFE[kind](stub, timeout=DEADLINE)
+    assert earned.balance() == len(SAFE) / 2
+
+
+@pytest.mark.parametrize("kind", ["unary", "with_call", "future", "up"])
+def test_an_attempts_own_timeout_leaves_time_for_another(servers, stubs, kind):
+    go = threading.Event()
+    servers[0].servicer.script = servers[1].servicer.script = lambda _: go.wait(DEADLINE)
+    stub = stubs(retry=quick(attempt_timeout=0.25))
+    try:
+        assert SAFE[kind](stub, timeout=DEADLINE).server == "c"
+    finally:
+        go.set()
+
+
+def test_an_attempts_own_timeout_does_not_repeat_the_unsafe(servers, stubs):
+    go = threading.Event()
+    for server in servers:
+        server.servicer.script = lambda _: go.wait(DEADLINE)
+    with pytest.raises(shoal.CallError) as caught:
+        stubs(retry=quick(attempt_timeout=0.1)).EchoOnce(pb.EchoRequest(), timeout=DEADLINE)
+    go.set()
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert sum(len(server.seen) for server in servers) == 1
+
+
+@pytest.mark.parametrize("kind", SAFE)
+def test_one_deadline_for_all_attempts(servers, stubs, kind):
+    remaining = []
+    go = threading.Event()
+
+    def script(context):
+        remaining.append(context.time_remaining())
+        if len(remaining) < 3:
+            context.abort(UNAVAILABLE, "down")
+        go.wait(DEADLINE)
+
+    for server in servers:
+        server.servicer.script = script
+    began = time.monotonic()
+    with pytest.raises(grpc.RpcError) as caught:
+        SAFE[kind](stubs(retry=quick(attempts=9, backoff=0.2)), timeout=0.8)
+    go.set()
+    assert time.monotonic() - began < DEADLINE / 2
+    # Backoff may use the time up before the third attempt.
+    assert caught.value.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, UNAVAILABLE)
+    assert all(rest < 1.2 for rest in remaining)
+
+
+def test_pushback_is_waited_for(servers, stubs):
+    Failing(servers, 1, trailers=(("grpc-retry-pushback-ms", "300"),))
+    began = time.monotonic()
+    stubs(retry=quick()).Echo(pb.EchoRequest(), timeout=DEADLINE)
+    assert time.monotonic() - began >= 0.3
+
+
+@pytest.mark.parametrize("value", ["-1", "soon"])
+def test_pushback_forbids(servers, stubs, value):
+    failing = Failing(servers, 1, trailers=(("grpc-retry-pushback-ms", value),))
+    with pytest.raises(shoal.CallError) as caught:
+        stubs(retry=quick()).Echo(pb.EchoRequest(), timeout=DEADLINE)
+    assert caught.value.why == "the server forbids a retry"
+    assert len(failing.where) == 1
+
+
+def test_pushback_beyond_the_deadline_ends_the_call_at_once(servers, stubs):
+    Failing(servers, 1, trailers=(("grpc-retry-pushback-ms", "60000"),))
+    began = time.monotonic()
+    with pytest.raises(shoal.CallError) as caught:
+        stubs(retry=quick()).Echo(pb.EchoRequest(), timeout=20)
+    assert caught.value.why == "the deadline leaves no time"
+    assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize("kind", ["down", "both"])
+def test_a_stream_is_not_repeated_after_its_first_message(servers, stubs, kind):
+    stub = stubs(retry=quick())
+    if kind == "down":
+        call = stub.EchoDown(pb.EchoRequest(answers=3, code=14, fail_after=1), timeout=DEADLINE)
+    else:
+        call = stub.EchoBoth(iter([pb.EchoRequest(), pb.EchoRequest(code=14)]), timeout=DEADLINE)
+    next(call)
+    with pytest.raises(shoal.CallError) as caught:
+        next(call)
+    assert caught.value.why == "messages were handed out already"
+    assert sum(len(server.seen) for server in servers) == (1 if kind == "down" else 2)
+    assert call.code() is UNAVAILABLE
+    assert replica_of(call) is not None
+
+
+def test_a_streams_callback_waits_for_the_attempt_that_counts(servers, stubs):
+    Failing(servers, 1)
+    call = stubs(retry=quick()).EchoDown(pb.EchoRequest(answers=2), timeout=DEADLINE)
+    codes = []
+    ended = threading.Event()
+    call.add_callback(lambda: (codes.append(call.code()), ended.set()))
+    assert len(list(call)) == 2
+    assert ended.wait(DEADLINE)
+    assert codes == [grpc.StatusCode.OK]
+
+
+def test_a_streams_callback_comes_once_when_all_attempts_fail(servers, stubs):
+    Failing(servers, 99)
+    call = stubs(retry=quick()).EchoDown(pb.EchoRequest(answers=2), timeout=DEADLINE)
+    heard = []
+    call.add_callback(lambda: heard.append(call.code()))
+    with pytest.raises(shoal.CallError):
+        list(call)
+    eventually(lambda: heard == [UNAVAILABLE])
+
+
+def test_a_request_stream_is_repeated_whole(servers, stubs):
+    def script(context):
+        if len(servers[0].seen + servers[1].seen + servers[2].seen) == 1:
+            context.abort(UNAVAILABLE, "down")
+
+    for server in servers:
+        server.servicer.script = script
+    answer = stubs(retry=quick()).EchoUp(sent(b"1", b"2", b"3"), timeout=DEADLINE)
+    assert answer.payload == b"123"
+
+
+def test_a_request_stream_that_grew_too_long_is_not_repeated(servers, stubs):
+    failing = Failing(servers, 1)
+    piece = b"x" * (LIMIT // 4)
+    with pytest.raises(shoal.CallError) as caught:
+        stubs(retry=quick()).EchoUp(sent(*[piece] * 6), timeout=DEADLINE)
+    assert "256 KiB" in caught.value.why
+    assert len(failing.where) == 1
+    answer = stubs(retry=quick()).EchoUp(sent(*[piece] * 6), timeout=DEADLINE)
+    assert len(answer.payload) == 6 * len(piece)
+
+
+def test_every_retry_leaves_a_line(servers, stubs, caplog):
+    caplog.set_level(logging.INFO, logger="shoal.retry")
+    Failing(servers, 2)
+    stubs(retry=quick()).Echo(pb.EchoRequest(), timeout=DEADLINE)
+    lines = [record.getMessage() for record in caplog.records if record.name == "shoal.retry"]
+    assert len(lines) == 2
+    assert "/shoal.testing.v1.Echo/Echo" in lines[0]
+    assert "UNAVAILABLE: down" in lines[0]
+
+
+def test_a_cancelled_future_is_not_repeated(servers, stubs):
+    inside, go = threading.Event(), threading.Event()
+
+    def script(_):
+        inside.set()
+        go.wait(DEADLINE)
+
+    for server in servers:
+        server.servicer.script = script
+    future = stubs(retry=quick()).Echo.future(pb.EchoRequest(), timeout=DEADLINE)
+    assert inside.wait(DEADLINE)
+    assert future.cancel()
+    eventually(future.done)
+    go.set()
+    assert sum(len(server.seen) for server in servers) == 1
+
+
+def test_a_future_cancelled_between_attempts_ends_at_once(servers, stubs):
+    failing = Failing(servers, 99, trailers=(("grpc-retry-pushback-ms", "20000"),))
+    future = stubs(retry=quick()).Echo.future(pb.EchoRequest(), timeout=DEADLINE)
+    eventually(lambda: failing.where and future._inner is None)
+    assert future.cancel()
+    with pytest.raises(grpc.FutureCancelledError):
+        future.result(DEADLINE)
+    assert future.code() is grpc.StatusCode.CANCELLED
+
+
+def test_nothing_stays_in_flight(servers, channels):
+    channel = channels(retry=quick())
+    stub = echo_pb2_grpc.EchoStub(channel)
+    Failing(servers, 2)
+    for kind in SAFE:
+        call = SAFE[kind]
+        call(stub, timeout=DEADLINE)
+    stub.EchoDown(pb.EchoRequest(answers=1000), timeout=DEADLINE).cancel()
+    nodes = channel.pool.balancer.snapshot.nodes
+    eventually(lambda: all(node.in_flight == 0 for node in nodes))
+
+
+def test_a_stream_that_nobody_reads_is_not_in_flight_for_ever(servers, channels):
+    channel = channels()
+    echo_pb2_grpc.EchoStub(channel).EchoDown(pb.EchoRequest(answers=2), timeout=DEADLINE)
+    nodes = channel.pool.balancer.snapshot.nodes
+    eventually(lambda: all(node.in_flight == 0 for node in nodes))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"attempts": 0}, ValueError),
+        ({"backoff": -1.0}, ValueError),
+        ({"backoff": 2.0, "max_backoff": 1.0}, ValueError),
+        ({"attempt_timeout": 0.0}, ValueError),
+        ({"safe": ONCE}, TypeError),
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused(wrong, problem):
+    with pytest.raises(problem):
+        Retry(**wrong)
+
+
+def test_replica_of(servers, stubs):
+    stub = stubs()
+    answer, call = stub.Echo.with_call(pb.EchoRequest())
+    by_target = {server.target: server.servicer.name for server in servers}
+    assert by_target[replica_of(call).target] == answer.server
+    future = stub.Echo.future(pb.EchoRequest())
+    assert by_target[replica_of(future).target if future.result() else ""] == future.result().server
+    stream = stub.EchoDown(pb.EchoRequest())
+    (message,) = list(stream)
+    assert by_target[replica_of(stream).target] == message.server
+    assert replica_of(object()) is None
+
+
+def test_a_filter(servers, channels):
+    directory = FixedDirectory()
+    facts = [{"version": "1"}, {"version": "2"}, {"version": "2", "metadata": {"gpu": "yes"}}]
+    directory.set(
+        "echo",
+        [
+            Replica(server.servicer.name, "127.0.0.1", server.port, **each)
+            for server, each in zip(servers, facts, strict=True)
+        ],
+    )
+
+    def served(**wanted):
+        channel = channels(where=directory, filter=where(**wanted), policy=RoundRobin())
+        stub = echo_pb2_grpc.EchoStub(channel)
+        return {stub.Echo(pb.EchoRequest(), timeout=DEADLINE).server for _ in range(6)}
+
+    assert served() == {"a", "b", "c"}
+    assert served(version="2") == {"b", "c"}
+    assert served(version="2", metadata={"gpu": "yes"}) == {"c"}
+    with pytest.raises(shoal.CallError, match=r"0 match this channel's filter") as caught:
+        served(zone="nowhere")
+    assert caught.value.code() is UNAVAILABLE
