@@ -14,8 +14,12 @@ from typing import Protocol
 # fast does not look like being fast (the black hole of linkerd2#15374).
 FAILURE_PENALTY = 5.0
 
-# Where that multiplication ends, in seconds: failure upon failure would grow without bound, and a
-# replica that recovers has to live its average down.
+# Where that multiplication ends, for failure upon failure would grow without bound, and a replica
+# that recovers has to live its average down: at this many times its last good call, so that it
+# loses against peers with hundreds of calls in flight, whether calls take a millisecond or a minute
+# (and comes back after 7 tau), ...
+PENALTY_RATIO = 1000.0
+# ... and not below this many seconds, for the last good call may have been an odd short one.
 PENALTY_CEILING = 10.0
 
 # What a replica without evidence counts for, in seconds, while a call to it is out: worse than
@@ -89,11 +93,12 @@ class PeakEwma:
         tau: Time constant in seconds: after ``tau`` without samples the average is down to 1/e.
     """
 
-    __slots__ = ("_average", "_inverse_tau", "_stamp")
+    __slots__ = ("_average", "_good", "_inverse_tau", "_stamp")
 
     def __init__(self, tau: float) -> None:
         self._inverse_tau = 1.0 / tau
         self._average = 0.0
+        self._good = 0.0
         self._stamp = 0.0
 
     def __repr__(self) -> str:
@@ -111,6 +116,7 @@ class PeakEwma:
 
     def observe(self, latency: float, now: float) -> None:
         """Takes a sample in."""
+        self._good = latency
         average = self._average
         if latency >= average:
             self._average = latency
@@ -123,13 +129,16 @@ class PeakEwma:
     def penalize(self, latency: float, now: float) -> None:
         """Takes a failure in as a sample of five times the usual; it never makes cheaper."""
         usual = self._average
-        penalty = min(FAILURE_PENALTY * usual, PENALTY_CEILING) if usual else UNPROVEN
+        good = self._good
+        ceiling = max(PENALTY_RATIO * (good or UNPROVEN), PENALTY_CEILING)
+        penalty = min(FAILURE_PENALTY * usual, ceiling) if usual else UNPROVEN
         self.observe(max(latency, penalty, usual), now)
+        self._good = good
 
     def seed(self, peers: float | None, now: float) -> None:
         """Starts at the peers' median: it neither floods nor starves."""
         if peers is not None:
-            self._average = peers
+            self._average = self._good = peers
             self._stamp = now
 
     def estimate(self, now: float) -> float | None:
