@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
@@ -109,11 +110,12 @@ def up(
     """
     with _progress() as tell:
         fleet = _where().local(tell)
+        before = fleet.exists
         try:
             state = fleet.up(hosts=hosts, ensemble=ensemble)
         except (KeyboardInterrupt, FleetError, ZooKeeperError):
             # Half a fleet is no use to anybody; one that ran before this command is left alone.
-            if fleet.exists and not fleet.complete:
+            if fleet.exists and not before:
                 fleet.down()
             raise
     out.print(f"{len(state.replicas)} replicas on {hosts} hosts; ZooKeeper at {state.zookeeper}")
@@ -454,6 +456,8 @@ def demo(
 
 def run(arguments: Sequence[str]) -> int:
     """Runs a command; the exit code: 0 fine, 1 failed, 2 usage, 3 nobody to talk to."""
+    # As Ctrl-C: what was started is ended, and not left to itself.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(list(arguments))
     except SystemExit as end:

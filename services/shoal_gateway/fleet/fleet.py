@@ -67,13 +67,6 @@ class Fleet:
         """Whether there is one, running or not."""
         return self._file.path.exists()
 
-    @property
-    def complete(self) -> bool:
-        """Whether all of its replicas run."""
-        return bool(self.state.replicas) and all(
-            _runs(each) for each in self.state.replicas.values()
-        )
-
     def up(self, *, hosts: int = 3, ensemble: int = 1, timeout: float = 120.0) -> FleetState:
         """Starts ZooKeeper and every replica, and waits until all can be found.
 
