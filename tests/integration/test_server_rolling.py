@@ -10,12 +10,48 @@ import pytest
 
 import shoal
 import shoal.aio
+from shoal.worker import Worker
 from shoal_protos.testing.v1 import echo_pb2, echo_pb2_grpc
 from tests.support.replica import SERVICE, ReplicaProcess
 from tests.support.waiting import eventually
 
 # Retries off, ours and grpc's transparent ones too.
 NO_RETRIES = {"retry": None, "options": [("grpc.enable_retries", 0)]}
+
+
+class Late:
+    """A directory whose news reach this caller late, as on a machine that has too much to do."""
+
+    def __init__(self, directory, seconds):
+        self._directory = directory
+        self._seconds = seconds
+        self._worker = Worker("late-news")
+
+    def __getattr__(self, name):
+        return getattr(self._directory, name)
+
+    def watch(self, service):
+        return LateWatch(self._directory.watch(service), self._tell)
+
+    def stop(self):
+        self._worker.stop()
+
+    def _tell(self, listener, replicas):
+        self._worker.call_later(self._seconds, lambda: listener(replicas))
+
+
+class LateWatch:
+    def __init__(self, watch, tell):
+        self._watch = watch
+        self._tell = tell
+
+    def __getattr__(self, name):
+        return getattr(self._watch, name)
+
+    def subscribe(self, listener):
+        # What is known already comes at once.
+        listener(self._watch.replicas())
+        return self._watch.subscribe(lambda replicas: self._tell(listener, replicas))
 
 
 class Steady:
@@ -25,7 +61,11 @@ class Steady:
         self.served = []
         self.failures = []
         self._stop = threading.Event()
-        self._channels = [directory.channel(SERVICE, **NO_RETRIES) for _ in range(2)]
+        # One hears of changes at once, the other when the first has long moved away.
+        self._late = Late(directory, 1.5)
+        self._channels = [
+            shoal.Channel(source, SERVICE, **NO_RETRIES) for source in (directory, self._late)
+        ]
         self._threads = [
             threading.Thread(target=self._call, args=(self._channels[number % 2],))
             for number in range(threads)
@@ -51,6 +91,9 @@ class Steady:
         self._stop.set()
         for thread in self._threads:
             thread.join(30)
+        for channel in self._channels:
+            channel.close()
+        self._late.stop()
 
 
 class SteadyAio:
