@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import grpc
 import tenacity
 
-from shoal.failures import Attempt, describe
+from shoal.failures import CANCELLED, Attempt, CallError, describe
 from shoal.pool import Pool, ReplicaNode
 from shoal.refusal import pushback_in, refusal_in
 from shoal.replay import LIMIT
@@ -74,6 +74,8 @@ class CallState:
         self.attempts: tuple[Attempt, ...] = ()
         # A stream of requests, when that is what is sent; it may have grown too long to send again.
         self.requests: Replayable | None = None
+        # Set by a caller that gives up between two attempts, or before the first.
+        self.cancelled = False
         # Until when the call waits for a first replica, once that is known.
         self.patience: float | None = None
         self._counted = 0
@@ -209,3 +211,9 @@ class CallState:
                 and self.deadline - ended > 0.001
             ),
         )
+
+
+def cancellation(state: CallState) -> CallError:
+    """The error of a blocking call that was cancelled while no attempt was under way."""
+    why = "the caller cancelled"
+    return CallError(grpc.StatusCode.CANCELLED, CANCELLED, state.attempts, why)

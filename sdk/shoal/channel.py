@@ -10,7 +10,7 @@ from typing import Any, Self
 import grpc
 
 from shoal import forks
-from shoal.attempts import CallState
+from shoal.attempts import CallState, cancellation
 from shoal.calls import (
     StreamStreamMethod,
     StreamUnaryMethod,
@@ -200,7 +200,8 @@ class Channel(grpc.Channel):
         """A replica with a call begun on it; waits for one where the call allows.
 
         Raises:
-            CallError: there is none: UNAVAILABLE, or DEADLINE_EXCEEDED when it was waited for.
+            CallError: there is none: UNAVAILABLE, or DEADLINE_EXCEEDED when it was waited for; or
+                CANCELLED by the caller meanwhile.
             ShoalForkError: the channel was made before a fork that grpc does not survive.
             ValueError: the channel was closed (as grpcio's own channel raises).
         """
@@ -218,6 +219,8 @@ class Channel(grpc.Channel):
         pool = self.pool
         if pool.closed:
             raise ValueError(f"Cannot invoke RPC on closed channel: {self!r}")
+        if state.cancelled:
+            raise cancellation(state)
         now = pool.clock()
         node = pool.take(now, state.tried)
         if node is not None:

@@ -34,6 +34,10 @@ class Attempt:
         return f"{where}: {self.code.name} after {self.seconds:.3f} s: {self.details}"
 
 
+# grpc's own words for a call that its caller cancelled.
+CANCELLED = "Locally cancelled by application!"
+
+
 class CallFailure:
     """What the sync and the asyncio error share.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from shoal.attempts import CallState
+from shoal.attempts import CallState, cancellation
 from shoal.bases import Future
 from shoal.failures import CallError
 from shoal.pool import ReplicaNode
@@ -59,7 +59,7 @@ class CallFuture(Future, grpc.Call):
             inner = self._inner
         if inner is None or not inner.cancel():
             # Between two attempts nobody else would tell.
-            self._finish(error=self._cancellation())
+            self._finish(error=cancellation(self._state))
         return True
 
     def cancelled(self) -> bool:
@@ -194,10 +194,6 @@ class CallFuture(Future, grpc.Call):
         with self._change:
             self._inner = None
         self._method.pool.transport.later(self._state.delay(), self._start)
-
-    def _cancellation(self) -> CallError:
-        code = grpc.StatusCode.CANCELLED
-        return CallError(code, "Locally cancelled by application!", self._state.attempts, "cancel")
 
     def _finish(self, response: Any = None, error: BaseException | None = None) -> None:
         with self._change:

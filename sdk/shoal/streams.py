@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from shoal.attempts import Again, CallState
+from shoal.attempts import Again, CallState, cancellation
 from shoal.failures import CallError
 from shoal.pool import ReplicaNode
 from shoal.refusal import refusal_in
@@ -109,6 +109,7 @@ class ResponseStream(grpc.Call, Iterator[Any]):
         self._cancelled = False
         self._error: BaseException | None = None
         self._callbacks = Callbacks()
+        self._connecting = threading.Lock()
         # Sent now if there is somebody to send it to, as grpc does; else at the first use.
         try:
             node = method.channel.acquire_now(state)
@@ -137,7 +138,7 @@ class ResponseStream(grpc.Call, Iterator[Any]):
             raise self._error
         try:
             if self._inner is None:
-                self._connect()
+                self._connect_first()
             return self._next()
         except Again as failure:
             return self._elsewhere(failure)
@@ -152,8 +153,12 @@ class ResponseStream(grpc.Call, Iterator[Any]):
 
     def cancel(self) -> bool:
         """Cancels the call."""
-        self._cancelled = True
-        return bool(self._inner.cancel()) if self._inner is not None else True
+        self._cancelled = self._state.cancelled = True
+        if self._inner is not None:
+            return bool(self._inner.cancel())
+        if self._error is None:
+            self._end_with(cancellation(self._state))
+        return True
 
     def is_active(self) -> bool:
         """Whether it has not ended."""
@@ -195,11 +200,17 @@ class ResponseStream(grpc.Call, Iterator[Any]):
             return self._error
         if self._inner is None:
             try:
-                self._connect()
+                self._connect_first()
             except CallError as error:
                 self._end_with(error)
                 return error
         return self._inner
+
+    def _connect_first(self) -> None:
+        # One thread may read while another asks for the code.
+        with self._connecting:
+            if self._inner is None:
+                self._connect()
 
     def _connect(self) -> None:
         self._start(self._method.channel.acquire(self._state))

@@ -345,7 +345,7 @@ class StreamUnaryCall(UnaryCall, grpc.aio.StreamUnaryCall):  # type: ignore[type
         """Says that no request follows. Idempotent."""
         feed, self.feed = self.feed, None
         if feed is not None:
-            await feed.write(END)
+            await put(self, feed, END)
 
 
 class UnaryUnaryMethod(Method, bases.AioUnaryUnary):
@@ -442,16 +442,20 @@ async def write(call: Any, feed: Feed | None, request: Any) -> None:
         raise asyncio.InvalidStateError("the call has ended")
     if feed is None:
         raise asyncio.InvalidStateError("writing was ended, or an iterator gives the requests")
-    put = asyncio.ensure_future(feed.write(request))
+    if not await put(call, feed, request):
+        raise asyncio.InvalidStateError("the call has ended")
+
+
+async def put(call: Any, feed: Feed, request: Any) -> bool:
+    """Hands a request over to the call that sends it; False when the call ended instead."""
+    handed = asyncio.ensure_future(feed.write(request))
     end = asyncio.ensure_future(call.code())
     try:
-        await asyncio.wait({put, end}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({handed, end}, return_when=asyncio.FIRST_COMPLETED)
+        return handed.done()
     finally:
         end.cancel()
-        if not put.done():
-            put.cancel()
-    if put.cancelled() or not put.done():
-        raise asyncio.InvalidStateError("the call has ended")
+        handed.cancel()
 
 
 def settled(coroutine: Any) -> Any:

@@ -185,6 +185,8 @@ class Channel(grpc.aio.Channel):
         pool = self.pool
         if pool.closed:
             raise asyncio.InvalidStateError(f"Channel is closed: {self!r}")
+        if state.cancelled:
+            raise AioCallError.cancelled(state.attempts)
         now = pool.clock()
         node = pool.take(now, state.tried)
         if node is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import grpc.aio
 
-from shoal.failures import Attempt, CallFailure
+from shoal.failures import CANCELLED, Attempt, CallFailure
 
 
 class AioCallError(grpc.aio.AioRpcError, CallFailure):
@@ -34,10 +34,19 @@ class AioCallError(grpc.aio.AioRpcError, CallFailure):
 
     @classmethod
     def nobody(
-        cls, code: grpc.StatusCode, details: str, attempts: tuple[Attempt, ...]
+        cls,
+        code: grpc.StatusCode,
+        details: str,
+        attempts: tuple[Attempt, ...],
+        why: str = "there was no replica",
     ) -> AioCallError:
-        """The error of a call that there was no replica for."""
+        """The error of a call that there was no replica for, or that was cancelled before."""
         made = cls(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details)
         made.attempts = attempts
-        made.why = "there was no replica"
+        made.why = why
         return made
+
+    @classmethod
+    def cancelled(cls, attempts: tuple[Attempt, ...]) -> AioCallError:
+        """The error of a call that was cancelled while no attempt was under way."""
+        return cls.nobody(grpc.StatusCode.CANCELLED, CANCELLED, attempts, "the caller cancelled")

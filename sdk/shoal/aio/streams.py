@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -10,7 +11,7 @@ import grpc
 import grpc.aio
 
 from shoal import bases
-from shoal.aio.calls import Method, Send, settled, write
+from shoal.aio.calls import Method, Send, put, settled, write
 from shoal.aio.failures import AioCallError
 from shoal.aio.replay import END, AioReplayedRequests, Feed
 from shoal.attempts import Again, CallState
@@ -37,6 +38,7 @@ class ResponseStream:
         self._error: AioCallError | None = None
         self._iterator: AsyncIterator[Any] | None = None
         self._callbacks = Callbacks()
+        self._connecting = asyncio.Lock()
         self.feed: Feed | None = None
         # Sent now if there is somebody to send it to, as grpc does; else at the first read.
         try:
@@ -69,14 +71,19 @@ class ResponseStream:
         Raises:
             AioCallError: the call failed.
         """
-        if self._error is not None:
-            raise self._error
         try:
+            if self._error is not None:
+                raise self._error
             if self._inner is None:
-                await self._connect()
+                await self._connect_first()
             return await self._next()
         except Again as failure:
             return await self._elsewhere(failure)
+        except AioCallError as error:
+            if self._cancelled:
+                # As grpc.aio says it to who reads.
+                raise asyncio.CancelledError from error
+            raise
 
     async def write(self, request: Any) -> None:
         """Sends one request of a call without an iterator."""
@@ -86,22 +93,33 @@ class ResponseStream:
         """Says that no request follows. Idempotent."""
         feed, self.feed = self.feed, None
         if feed is not None:
-            await feed.write(END)
+            await put(self, feed, END)
 
     def cancel(self) -> bool:
         """Cancels the call; False when it has ended."""
-        self._cancelled = True
-        return bool(self._inner.cancel()) if self._inner is not None else True
+        if self.done():
+            return False
+        self._cancelled = self._state.cancelled = True
+        if self._inner is not None:
+            return bool(self._inner.cancel())
+        self._end_with(AioCallError.cancelled(self._state.attempts))
+        return True
 
     def cancelled(self) -> bool:
-        """Whether it was cancelled."""
-        return self._cancelled
+        """Whether it was cancelled, by `cancel` or with the task that was reading."""
+        return self._cancelled or (self._inner is not None and bool(self._inner.cancelled()))
 
     def done(self) -> bool:
         """Whether it has ended."""
         if self._error is not None:
             return True
-        return bool(self._inner.done()) if self._inner is not None else self._cancelled
+        inner = self._inner
+        if inner is None:
+            return self._cancelled
+        # A failure is not the end while it may be tried again.
+        return bool(inner.done()) and not self.may_follow(
+            settled(inner.code()), settled(inner.trailing_metadata())
+        )
 
     def time_remaining(self) -> float | None:
         """Seconds to the deadline; None without one."""
@@ -153,7 +171,7 @@ class ResponseStream:
     async def _call(self) -> Any:
         if self._error is None and self._inner is None:
             try:
-                await self._connect()
+                await self._connect_first()
             except AioCallError as error:
                 self._end_with(error)
         return self._inner
@@ -161,6 +179,12 @@ class ResponseStream:
     async def _messages(self) -> AsyncIterator[Any]:
         while (message := await self.read()) is not EOF:
             yield message
+
+    async def _connect_first(self) -> None:
+        # One task may read while another writes or asks for the code.
+        async with self._connecting:
+            if self._inner is None:
+                await self._connect()
 
     async def _connect(self) -> None:
         self._start(await self._method.channel.acquire(self._state))
