@@ -1,180 +1,26 @@
 """The multi-callables of the blocking channel.
 
 `UnaryUnaryMethod.__call__` is the fast path: pick, begin, call, end. Everything that a failed, a
-waiting or a streaming call needs beside that is in `_Method` and `streams`.
+waiting or a streaming call needs beside that is in `methods`, `streams` and `futures`.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import grpc
-import tenacity
 
 from shoal import bases
-from shoal.attempts import Again, CallState
-from shoal.failures import CallError
+from shoal.attempts import Again
 from shoal.futures import CallFuture
-from shoal.idempotency import declared_safe
+from shoal.methods import NEUTRAL, OK, Method
 from shoal.pool import ReplicaNode
 from shoal.replay import ReplayedRequests
 from shoal.streams import ResponseStream
-from shoal_balancer import Outcome
-
-if TYPE_CHECKING:
-    from shoal.channel import Channel
-
-T = TypeVar("T")
-OK = Outcome.OK
-NEUTRAL = Outcome.NEUTRAL
-
-# Sends one attempt: (the replica's multi-callable, seconds or None, metadata) → what it returns.
-Send = Callable[[Any, "float | None", Any], T]
 
 
-class _Method:
-    """One method of our channel; each replica's own multi-callable hangs at its endpoint.
-
-    Args:
-        channel: Ours.
-        method: Full name, ``/package.Service/Method``.
-        serializer: Request to bytes.
-        deserializer: Bytes to response.
-        registered: grpc's ``_registered_method``.
-    """
-
-    kind: str
-
-    def __init__(
-        self,
-        channel: Channel,
-        method: str,
-        serializer: Any,
-        deserializer: Any,
-        registered: bool,
-    ) -> None:
-        self.channel = channel
-        self.pool = channel.pool
-        self.method = method
-        self.key = self.pool.key()
-        self._serializer = serializer
-        self._deserializer = deserializer
-        self._registered = registered
-        retry = channel.retry
-        self.safe = declared_safe(method) or (retry is not None and method in retry.safe)
-        # Looked at on the fast path: without an attempt timeout the caller's own goes through.
-        self._plain = retry is None or retry.attempt_timeout is None
-        self._deposit: Callable[[], object] = (
-            retry.budget.deposit if retry is not None else _nothing
-        )
-
-    def __del__(self) -> None:
-        # grpc's interceptors make a method object for every call.
-        self.pool.forget(self.key)
-
-    def bind(self, channel: grpc.Channel) -> Any:
-        """This method of one replica's channel."""
-        make = getattr(channel, self.kind)
-        return make(self.method, self._serializer, self._deserializer, self._registered)
-
-    def inner(self, node: ReplicaNode) -> Any:
-        """This method at a node's endpoint."""
-        endpoint = node.endpoint
-        return endpoint.callables.get(self.key) or endpoint.bind(self)
-
-    def state(self, timeout: float | None, *, wait_for_ready: bool | None) -> CallState:
-        """The book-keeping of one call."""
-        pool = self.pool
-        return CallState(
-            pool,
-            self.channel.retry,
-            self.method,
-            safe=self.safe,
-            deadline=math.inf if timeout is None else pool.clock() + timeout,
-            wait_for_ready=bool(wait_for_ready),
-        )
-
-    def attempt(self, state: CallState, metadata: Any, send: Send[T], *, mark: bool = False) -> T:
-        """Sends one attempt of a blocking call and ends it.
-
-        Args:
-            state: The call's.
-            metadata: The caller's.
-            send: Sends it.
-            mark: Whether the result is (response, call), and the call is to remember who served it.
-
-        Raises:
-            Again: it failed and another may be made.
-            CallError: it failed for good.
-        """
-        node = self.channel.acquire(state)
-        clock = self.pool.clock
-        began = clock()
-        bound = state.timeout(began)
-        try:
-            result = send(self.inner(node), bound, state.metadata(metadata))
-        except grpc.RpcError as error:
-            self.fail(state, node, error, began, bound)
-        except BaseException:
-            # Not the replica's fault: a message that can't be serialized, or Ctrl-C.
-            node.end(0.0, NEUTRAL, clock())
-            raise
-        now = clock()
-        node.end(now - began, OK, now)
-        if mark:
-            result[1].shoal_replica = node.replica  # type: ignore[index]
-        return result
-
-    def fail(
-        self, state: CallState, node: ReplicaNode, error: Any, began: float, bound: float | None
-    ) -> None:
-        """Ends a failed attempt.
-
-        Raises:
-            Again: another may be made.
-            CallError: it was the last.
-        """
-        now = self.pool.clock()
-        why = state.failed(node, error, began=began, ended=now, bound=bound)
-        if why is None:
-            raise Again from error
-        raise self.error(state, error, why) from error
-
-    def error(self, state: CallState, error: Any, why: str) -> CallError:
-        """The final error."""
-        return CallError(error.code(), state.summary(why), state.attempts, why, error)
-
-    def drive(self, state: CallState, attempt: Callable[[], T], first: Again | None = None) -> T:
-        """Makes attempts until one succeeds or is the last, with tenacity's waits in between.
-
-        Args:
-            state: The call's.
-            attempt: Makes one.
-            first: The failure of an attempt that was made before tenacity was needed.
-        """
-        failed_before = first
-
-        def once() -> T:
-            nonlocal failed_before
-            if failed_before is not None:
-                failure, failed_before = failed_before, None
-                raise failure
-            return attempt()
-
-        if failed_before is None:
-            try:
-                return attempt()
-            except Again as failure:
-                failed_before = failure
-        return tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(Again), wait=state.delay, sleep=time.sleep
-        )(once)
-
-
-class UnaryUnaryMethod(_Method, bases.UnaryUnary):
+class UnaryUnaryMethod(Method, bases.UnaryUnary):
     """One request, one response."""
 
     kind = "unary_unary"
@@ -287,7 +133,7 @@ class UnaryUnaryMethod(_Method, bases.UnaryUnary):
         return CallFuture(self, self.state(timeout, wait_for_ready=wait_for_ready), metadata, send)
 
 
-class UnaryStreamMethod(_Method, bases.UnaryStream):
+class UnaryStreamMethod(Method, bases.UnaryStream):
     """One request, a stream of responses."""
 
     kind = "unary_stream"
@@ -311,7 +157,7 @@ class UnaryStreamMethod(_Method, bases.UnaryStream):
         return ResponseStream(self, state, metadata, send)
 
 
-class _RequestStreamMethod(_Method):
+class _RequestStreamMethod(Method):
     """A stream of requests is serialized by us, so that what is kept can be measured and resent."""
 
     def bind(self, channel: grpc.Channel) -> Any:
@@ -407,7 +253,3 @@ class StreamStreamMethod(_RequestStreamMethod, bases.StreamStream):
             return inner(requests.reader(), bound, sent, credentials, None, compression)
 
         return ResponseStream(self, state, metadata, send)
-
-
-def _nothing() -> None:
-    """Retries are off: there is no budget to feed."""

@@ -17,7 +17,7 @@ from shoal.pool import ReplicaNode
 from shoal_balancer import Outcome, Replica
 
 if TYPE_CHECKING:
-    from shoal.calls import Send, _Method
+    from shoal.methods import Method, Send
 
 # Between looks for a first replica, seconds; a future may not wait on the caller's thread.
 LOOK_AGAIN = 0.02
@@ -30,7 +30,7 @@ class CallFuture(Future, grpc.Call):
     next attempt is sent from the housekeeping thread after its wait.
     """
 
-    def __init__(self, method: _Method, state: CallState, metadata: Any, send: Send[Any]) -> None:
+    def __init__(self, method: Method, state: CallState, metadata: Any, send: Send[Any]) -> None:
         self._method = method
         self._state = state
         self._metadata = metadata

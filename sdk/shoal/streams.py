@@ -18,7 +18,7 @@ from shoal.retry import Failure
 from shoal_balancer import Outcome, Replica
 
 if TYPE_CHECKING:
-    from shoal.calls import Send, _Method
+    from shoal.methods import Method, Send
 
 
 class StreamEnd:
@@ -97,7 +97,7 @@ class ResponseStream(grpc.Call, Iterator[Any]):
     Attributes that it lacks are those of the present attempt's own call.
     """
 
-    def __init__(self, method: _Method, state: CallState, metadata: Any, send: Send[Any]) -> None:
+    def __init__(self, method: Method, state: CallState, metadata: Any, send: Send[Any]) -> None:
         self._method = method
         self._state = state
         self._metadata = metadata

@@ -7,104 +7,22 @@ own call, end. No task is made unless the first attempt fails or has nobody to g
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Generator
+from typing import Any
 
 import grpc
 import grpc.aio
-import tenacity
 
 from shoal import bases
 from shoal.aio.failures import AioCallError
+from shoal.aio.methods import Method, Send, put, settled, write
 from shoal.aio.replay import END, AioReplayedRequests, Feed
 from shoal.attempts import Again, CallState
-from shoal.idempotency import declared_safe
 from shoal.pool import ReplicaNode
 from shoal_balancer import Outcome, Replica
 
-if TYPE_CHECKING:
-    from shoal.aio.channel import Channel
-
-T = TypeVar("T")
 OK = Outcome.OK
 NEUTRAL = Outcome.NEUTRAL
-
-# Sends one attempt: (the replica's multi-callable, seconds or None, metadata) → grpc's call.
-Send = Callable[[Any, "float | None", Any], Any]
-
-
-class Method:
-    """One method of our channel; each replica's own multi-callable hangs at its endpoint."""
-
-    kind: str
-    streams_requests = False
-
-    def __init__(self, channel: Channel, method: str, serializer: Any, deserializer: Any) -> None:
-        self.channel = channel
-        self.pool = channel.pool
-        self.method = method
-        self.key = self.pool.key()
-        self.serializer = serializer
-        self._deserializer = deserializer
-        retry = channel.retry
-        self.safe = declared_safe(method) or (retry is not None and method in retry.safe)
-        self.plain = retry is None or retry.attempt_timeout is None
-        self.deposit: Callable[[], object] = retry.budget.deposit if retry is not None else _nothing
-
-    def __del__(self) -> None:
-        self.pool.forget(self.key)
-
-    def bind(self, channel: grpc.aio.Channel) -> Any:
-        """This method of one replica's channel; request streams come serialized already."""
-        make = getattr(channel, self.kind)
-        serializer = None if self.streams_requests else self.serializer
-        return make(self.method, serializer, self._deserializer)
-
-    def inner(self, node: ReplicaNode) -> Any:
-        """This method at a node's endpoint."""
-        endpoint = node.endpoint
-        return endpoint.callables.get(self.key) or endpoint.bind(self)
-
-    def state(self, timeout: float | None, *, wait_for_ready: bool | None) -> CallState:
-        """The book-keeping of one call."""
-        return CallState(
-            self.pool,
-            self.channel.retry,
-            self.method,
-            safe=self.safe,
-            deadline=math.inf if timeout is None else self.pool.clock() + timeout,
-            wait_for_ready=bool(wait_for_ready),
-        )
-
-    def error(self, state: CallState, error: grpc.aio.AioRpcError, why: str) -> AioCallError:
-        """The final error."""
-        return AioCallError.after(error, state.summary(why), state.attempts, why)
-
-    async def drive(
-        self,
-        state: CallState,
-        attempt: Callable[[], Awaitable[T]],
-        first: Again | None = None,
-    ) -> T:
-        """Makes attempts until one succeeds or is the last, with tenacity's waits in between."""
-        failed_before = first
-
-        async def once() -> T:
-            nonlocal failed_before
-            if failed_before is not None:
-                failure, failed_before = failed_before, None
-                raise failure
-            return await attempt()
-
-        if failed_before is None:
-            try:
-                return await attempt()
-            except Again as failure:
-                failed_before = failure
-        return await tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(Again), wait=state.delay, sleep=asyncio.sleep
-        )(once)
 
 
 class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # not generic at run time
@@ -436,41 +354,5 @@ class StreamUnaryMethod(Method, bases.AioStreamUnary):
         return call
 
 
-async def write(call: Any, feed: Feed | None, request: Any) -> None:
-    """Writes a request of a call that has not ended."""
-    if call.done():
-        raise asyncio.InvalidStateError("the call has ended")
-    if feed is None:
-        raise asyncio.InvalidStateError("writing was ended, or an iterator gives the requests")
-    if not await put(call, feed, request):
-        raise asyncio.InvalidStateError("the call has ended")
-
-
-async def put(call: Any, feed: Feed, request: Any) -> bool:
-    """Hands a request over to the call that sends it; False when the call ended instead."""
-    handed = asyncio.ensure_future(feed.write(request))
-    end = asyncio.ensure_future(call.code())
-    try:
-        await asyncio.wait({handed, end}, return_when=asyncio.FIRST_COMPLETED)
-        return handed.done()
-    finally:
-        end.cancel()
-        handed.cancel()
-
-
-def settled(coroutine: Any) -> Any:
-    """The value of one of grpc's accessors on a call that has ended, without awaiting."""
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        return end.value
-    coroutine.close()
-    raise RuntimeError("the call has not ended")
-
-
 def _failed_now(inner: Any) -> bool:
     return settled(inner.code()) is not grpc.StatusCode.OK
-
-
-def _nothing() -> None:
-    """Retries are off: there is no budget to feed."""

@@ -11,8 +11,8 @@ import grpc
 import grpc.aio
 
 from shoal import bases
-from shoal.aio.calls import Method, Send, put, settled, write
 from shoal.aio.failures import AioCallError
+from shoal.aio.methods import Method, Send, put, settled, write
 from shoal.aio.replay import END, AioReplayedRequests, Feed
 from shoal.attempts import Again, CallState
 from shoal.pool import ReplicaNode

@@ -356,3 +356,19 @@ def test_closing_a_directory_closes_its_channels(servers):
         stub.Echo(pb.EchoRequest())
     with pytest.raises(shoal.DirectoryClosedError):
         directory.channel("echo")
+
+
+@pytest.mark.parametrize("method", ["EchoDown", "EchoBoth"])
+def test_cancelling_a_stream_that_waits_for_a_replica(channels, method):
+    stub = echo_pb2_grpc.EchoStub(channels(where=FixedDirectory()))
+    sent = iter([pb.EchoRequest()]) if method == "EchoBoth" else pb.EchoRequest()
+    call = getattr(stub, method)(sent, timeout=DEADLINE, wait_for_ready=True)
+    assert call.is_active()
+    timer = threading.Timer(0.1, call.cancel)
+    timer.start()
+    with pytest.raises(grpc.RpcError) as caught:
+        next(call)
+    timer.join()
+    assert caught.value.code() is grpc.StatusCode.CANCELLED
+    assert call.code() is grpc.StatusCode.CANCELLED
+    assert not call.is_active()
