@@ -86,7 +86,7 @@ class RetryBudget:
         _forget(self._calls, horizon)
         _forget(self._retries, horizon)
         earned = len(self._calls) * self.ratio + self.per_second * self.ttl
-        # 0.1 ten times is not quite 1: a retry that was earned must not be lost to rounding.
+        # 0.29 × 100 is a hair below 29: a retry that was earned must not be lost to rounding.
         return round(earned - len(self._retries), 9)
 
 

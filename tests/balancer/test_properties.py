@@ -63,7 +63,14 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.made.snapshot.routable)
     @rule()
     def call(self):
+        probing = {n: n.health.probing_until for n in self.made.snapshot.routable}
+        out = set(self.made.snapshot.routable) - set(self.made.snapshot.ready)
         node = self.made.pick(self.clock.now)
+        if node in out:
+            # A probe: its time out is over, and there is no other that may still be on its way.
+            assert node.health.until <= self.clock.now
+            assert probing[node] is None or probing[node] <= self.clock.now
+            assert node.health.probing_until > self.clock.now
         snapshot = self.made.snapshot
         members = {*snapshot.nodes, *(entry.node for entry in snapshot.reserve)}
         assert node in members
@@ -86,10 +93,13 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: len(self.made.snapshot.routable) > 1)
     @rule()
     def call_another(self):
-        tried = self.made.snapshot.routable[0]
+        snapshot = self.made.snapshot
+        tried = snapshot.routable[0]
         node = self.made.pick(self.clock.now, [tried])
         assert node is not None
         assert node is not tried
+        assert node in snapshot.ready or set(snapshot.ready) == {tried}
+        assert self.made.snapshot is snapshot, "a retry moved something"
 
     @invariant()
     def in_flight_is_exact(self):
@@ -102,6 +112,9 @@ class Life(RuleBasedStateMachine):
         snapshot = self.made.snapshot
         assert set(snapshot.ready) <= set(snapshot.routable)
         assert bool(snapshot.ready) == bool(snapshot.routable)
+        # However the set shrinks around its ejected members.
+        members = len(snapshot.routable)
+        assert members - len(snapshot.ready) <= self.rule.max_share * members
         assert names(snapshot.nodes) == sorted(self.observed)
 
     def teardown(self):
@@ -141,11 +154,13 @@ def test_updated_is_pure(old, new, now):
     before = made.snapshot
     members, reserve = before.nodes, before.reserve
     observed = [replica(name, status=status) for name, status in new.items()]
+    facts = [(node.replica, node.retired) for node in members]
     first = updated(before, observed, now, make=made._make)
     assert (made.snapshot, before.nodes, before.reserve) == (before, members, reserve)
+    assert [(node.replica, node.retired) for node in members] == facts
     assert names(first.nodes) == sorted(new)
-    # Told the same again, nothing changes.
-    assert updated(first, observed, now, make=pytest.fail).nodes == first.nodes
+    # Told the same again, in any order, nothing changes.
+    assert updated(first, observed[::-1], now, make=pytest.fail) == first
 
 
 @given(count=st.integers(2, 50), seed=st.integers())
@@ -279,6 +294,23 @@ def test_the_goodbye_comes_once_idle_and_after_the_last_call():
     assert heard == []
     node.abandon()
     assert heard == [0]
+
+
+def test_the_goodbye_of_an_idle_node_comes_at_once():
+    node = node_of(balancer("ab"), "a")
+    heard = []
+    node.when_idle(lambda: heard.append(node.in_flight))
+    assert heard == [0]
+
+
+@given(earlier=st.integers(0, 5000), seed=st.integers())
+def test_an_ejection_is_jittered_by_a_fifth_and_capped(earlier, seed):
+    span = min(5.0 * 2.0 ** min(earlier, 10), 60.0)
+    assert 0.8 * span <= Ejection().duration(earlier, random.Random(seed)) <= 1.2 * span
+
+
+def test_ejections_of_many_callers_do_not_end_in_step():
+    assert len({Ejection().duration(0, random.Random(seed)) for seed in range(50)}) == 50
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from shoal_balancer import Ejection, LeastLoaded, Outcome, PeakEwma
-from tests.balancer.helpers import Hand, balancer, replica
+from tests.balancer.helpers import Hand, balancer, node_of, replica
 
 OK, FAILED = Outcome.OK, Outcome.FAILED
 
@@ -84,16 +84,19 @@ def test_failing_fast_does_not_attract_least_loaded_calls_once_ejected():
 
 
 def test_one_that_recovers_gets_its_share_again():
-    def serve(name, now):
-        broken = name == "a" and now < 1020.0
-        return (0.0001, FAILED) if broken else (0.02, OK)
-
-    traffic = Traffic("abc", serve, policy=PeakEwma())
-    during = traffic.run(20, rate=100)
-    # The third ejection began after 15 s and lasts 20 s ± 20 %.
-    traffic.run(25, rate=100)
-    after = traffic.run(20, rate=100)
-    assert during["a"] < 20
+    """At once when its probe succeeds, not after its failures have faded from the average."""
+    traffic = Traffic("abc", lambda *_: (0.02, OK), policy=PeakEwma())
+    traffic.run(5, rate=100)
+    node = node_of(traffic.made, "a")
+    for _ in range(5):
+        node.begin()
+    for _ in range(5):
+        node.end(0.0001, FAILED, traffic.clock.now)
+    assert node.health.ejected
+    during = traffic.run(3, rate=100)
+    assert during["a"] == 0
+    traffic.clock.now = traffic.made.snapshot.refresh_at
+    after = traffic.run(10, rate=100)
     assert 0.25 < after["a"] / after.total() < 0.42
 
 
