@@ -93,9 +93,7 @@ class EchoServer:
 
     def __init__(self, name: str = "echo", port: int = 0) -> None:
         self.servicer = Echo(name)
-        self.server = grpc.server(
-            ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)]
-        )
+        self.server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
         echo_pb2_grpc.add_EchoServicer_to_server(self.servicer, self.server)
         self.port = self.server.add_insecure_port(f"127.0.0.1:{port}")
         self.server.start()
@@ -119,11 +117,14 @@ class EchoServer:
 
 
 class EchoProcess:
-    """The same in a process of its own, to be killed and paused."""
+    """The same in a process of its own, to be killed and paused.
 
-    def __init__(self, name: str = "echo") -> None:
+    With ``hold`` each call says that it has arrived (`arrived`) and is held for that many seconds.
+    """
+
+    def __init__(self, name: str = "echo", hold: float = 0.0) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.echo", name],
+            [sys.executable, "-m", "tests.support.echo", name, str(hold)],
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
@@ -131,6 +132,11 @@ class EchoProcess:
         self.name = name
         self.target = self.process.stdout.readline().strip()
         assert self.target, f"{name} did not start"
+
+    def arrived(self) -> None:
+        """Waits for the next call that is held."""
+        line = self.process.stdout.readline()
+        assert line == "arrived\n", f"{self.name} ended"
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -152,6 +158,14 @@ class EchoProcess:
 
 def main() -> None:
     server = EchoServer(sys.argv[1])
+    hold = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+
+    def held(_) -> None:
+        print("arrived", flush=True)
+        time.sleep(hold)
+
+    if hold:
+        server.servicer.script = held
     print(server.target, flush=True)
     if os.getppid() == 1:
         return
