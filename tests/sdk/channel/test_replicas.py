@@ -84,13 +84,18 @@ def test_waiting_with_one_dead_of_two(servers, channels, kind, retry):
     # Without ejection and in turn, so that every other call goes to the dead one first.
     channel = channels(where=directory, policy=RoundRobin(), ejection=None, retry=retry)
     stub = echo_pb2_grpc.EchoStub(channel)
-    longest = 0.0
-    for _ in range(20):
-        began = time.monotonic()
-        CALLS[kind](stub, timeout=DEADLINE, wait_for_ready=True)
-        longest = max(longest, time.monotonic() - began)
-    # 200 ms on a machine that has nothing else to do; this one may have.
-    assert longest < 2.0
+
+    def longest_of_twenty():
+        longest = 0.0
+        for _ in range(20):
+            began = time.monotonic()
+            CALLS[kind](stub, timeout=DEADLINE, wait_for_ready=True)
+            longest = max(longest, time.monotonic() - began)
+        return longest
+
+    # A machine that is busy elsewhere may stall any call; the channel would do so in every round.
+    rounds = (longest_of_twenty() for _ in range(5))
+    assert any(longest < 0.2 for longest in rounds)
 
 
 @pytest.mark.parametrize("kind", CALLS)
