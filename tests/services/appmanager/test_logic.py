@@ -340,13 +340,13 @@ def test_a_successor_reports_what_ended_in_between(host):
 
 
 def test_a_supervisor_that_died_with_its_manager_is_not_held_against_the_job(host):
-    # A signal is sent, and only then carried out.
-    eventually(lambda: supervisor.start_ticks(pid) is None)
     host.open()
     job_id = host.python(STAY)
     pid = host.pid(job_id)
     host.manager.close()
     os.kill(pid, signal.SIGKILL)
+    # A signal is sent, and only then carried out.
+    eventually(lambda: supervisor.start_ticks(pid) is None)
     host.open()
     assert host.report(job_id).ended is Ended.ABANDONED
 
