@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 
 import pytest
 from kazoo.exceptions import ConnectionLoss
@@ -141,11 +142,14 @@ def test_trap_12_two_processes_with_one_id_do_not_thrash(directories, operator, 
         two.announce("jobs", Replica("a", "127.0.0.1", 5002))
         # Each took it once; from then on they pause, and say why.
         eventually(lambda: "do two processes use the id a?" in caplog.text)
-        version = operator.exists(first.path).czxid
-        changed = threading.Event()
-        operator.exists(first.path, watch=lambda _: changed.set())
-        assert not changed.wait(0.5)
-    assert operator.exists(first.path).czxid == version
+        owners = set()
+        until = time.monotonic() + 2.0
+        while time.monotonic() < until:
+            found = operator.exists(first.path)
+            if found is not None:
+                owners.add(found.czxid)
+    # Without a pause each would take it from the other with every answer: hundreds of times.
+    assert 1 <= len(owners) <= 6
 
 
 def test_one_directory_announces_an_id_once(directories):
