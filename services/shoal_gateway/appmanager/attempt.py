@@ -57,11 +57,19 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a job ended."""
+    """How a job ended.
+
+    Attributes:
+        exit_code: Its own, or minus the signal that killed it.
+        reason: For a person; empty when there is nothing to say.
+        seconds: How long it ran.
+        cause: `supervisor.EXITED`, `supervisor.WALL_LIMIT` or `supervisor.KILLED`.
+    """
 
     exit_code: int
     reason: str
     seconds: float
+    cause: str = supervisor.EXITED
 
 
 class Attempt:
@@ -92,9 +100,12 @@ class Attempt:
         document = _read(path / "spec.json")
         if document is None:
             raise ValueError(f"{path} has no spec.json")
-        document["command"] = tuple(document["command"])
-        document["outputs"] = tuple(document["outputs"])
-        return cls(path, Spec(**document))
+        try:
+            document["command"] = tuple(document["command"])
+            document["outputs"] = tuple(document["outputs"])
+            return cls(path, Spec(**document))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path / 'spec.json'} has other fields: {error!r}") from error
 
     @property
     def work(self) -> Path:
@@ -159,12 +170,18 @@ class Attempt:
 
 
 def found(parent: Path) -> list[Path]:
-    """Attempts that earlier managers left; remains of removed ones are cleared away."""
-    if not parent.is_dir():
-        return []
-    for rest in parent.glob(".*"):
-        shutil.rmtree(rest, ignore_errors=True)
-    return sorted(path for path in parent.iterdir() if path.is_dir())
+    """Attempts that earlier managers left.
+
+    Cleared away are remains of removed ones, and directories whose manager died before it had
+    written what to run: nothing was begun in them.
+    """
+    left = []
+    for path in sorted(parent.iterdir()) if parent.is_dir() else []:
+        if path.name.startswith(".") or not (path / "spec.json").exists():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            left.append(path)
+    return left
 
 
 def environment(

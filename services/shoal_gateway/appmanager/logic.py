@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from shoal_gateway.appmanager import attempt as attempts
-from shoal_gateway.appmanager import survivors
+from shoal_gateway.appmanager import supervisor, survivors
 from shoal_gateway.appmanager.attempt import Attempt, Spec
 from shoal_gateway.appmanager.offers import Answer, Offer
 from shoal_gateway.appmanager.ports import (
@@ -91,7 +91,11 @@ class AppManager:
         """Adopts what an earlier manager left, and begins to work."""
         self._attempts.mkdir(parents=True, exist_ok=True)
         for path in attempts.found(self._attempts):
-            self._adopt(path)
+            try:
+                self._adopt(path)
+            except (ValueError, TypeError, KeyError) as error:
+                # Its lease runs out; the host's other jobs must not wait for a person.
+                logger.warning("%s is left alone: %r", path, error)
         for thread in self._threads:
             thread.start()
 
@@ -162,15 +166,22 @@ class AppManager:
             attempt.claim(fence)
             self._fetch(offer, attempt)
             runner.start()
+            self._poll.register(runner.handle, select.EPOLLIN)
         except (OSError, ObjectStoreError) as error:
             logger.warning("%r can't be started here: %s", attempt, error)
-            runner.ended = True
-            self._finishers.submit(self._finish, runner, str(error))
-            # Begun and given back: the registry queues it again, so this offer is settled.
-            return Answer(offer.job_id, "taken", f"given back: {error}")
-        self._poll.register(runner.handle, select.EPOLLIN)
+            return self._give_back(runner, error)
+        except Exception as error:
+            # Whatever it is: a runner that nobody watches would hold lease and slot for ever.
+            logger.exception("%r can't be started here", attempt)
+            return self._give_back(runner, error)
         logger.info("started %r", attempt)
         return Answer(offer.job_id, "started")
+
+    def _give_back(self, runner: Runner, error: Exception) -> Answer:
+        """Begun and given back: the registry queues it again, so its offer is settled."""
+        runner.ended = True
+        self._finishers.submit(self._finish, runner, str(error))
+        return Answer(runner.attempt.spec.job_id, "taken", f"given back: {error}")
 
     def _unable(self, offer: Offer) -> str:
         """Why this host can't run an offer; empty when it can."""
@@ -222,22 +233,19 @@ class AppManager:
                 )
 
     def _adopt(self, path: Path) -> None:
-        try:
-            attempt = Attempt.load(path)
-            fence = attempt.fence
-        except (ValueError, TypeError) as error:
-            logger.warning("left alone: %s", error)
-            return
+        attempt = Attempt.load(path)
+        fence = attempt.fence
         if fence is None:
             # Never begun as far as anyone knows; the lease of the offer runs out by itself.
             attempt.remove()
             return
         runner = Runner(attempt, fence, self._objects)
+        lives, end = runner.adopt(), attempt.exit
         self._runners[attempt.spec.runner_id] = runner
-        if runner.adopt():
+        if lives:
             self._poll.register(runner.handle, select.EPOLLIN)
             logger.info("adopted %r", attempt)
-        elif attempt.exit is not None:
+        elif end is not None:
             self._finishers.submit(self._finish, runner)
         else:
             # The supervisor died while no manager lived: the host's fault, not the job's.
@@ -279,9 +287,15 @@ class AppManager:
             abandoned: Why the host gives it back whatever it did; empty when it does not.
         """
         try:
-            if runner.attempt.exit is None:
+            end = runner.attempt.exit
+            if end is None:
                 # Only then is it reported, lest the next attempt runs beside what is left of it.
                 survivors.await_end(runner.attempt.spec.runner_id)
+            elif runner.lost and end.cause == supervisor.KILLED:
+                # Somebody else has the job; there is nothing to say.
+                runner.ship_logs()
+                self._forget(runner)
+                return
             result = None
             if abandoned:
                 number = runner.attempt.spec.attempt
@@ -297,22 +311,26 @@ class AppManager:
 
     def _result(self, runner: Runner) -> Result | None:
         """How an attempt ended; None when the store failed and it is to be looked at again."""
-        lease, number = runner.lease, runner.attempt.spec.attempt
-        end = runner.attempt.exit
+        number, end = runner.attempt.spec.attempt, runner.attempt.exit
         if runner.cancelled:
             runner.ship_logs()
-            return Result(lease, number, Ended.CANCELLED, "ended on request")
+            return Result(runner.lease, number, Ended.CANCELLED, "ended on request")
+        lease = runner.lease
         if end is None:
             runner.ship_logs()
             return Result(lease, number, Ended.SUPERVISOR_LOST, "its supervisor died")
+        if end.cause == supervisor.KILLED:
+            # Not by this manager: a host that shuts down says it to all, and jobs are not to blame.
+            runner.ship_logs()
+            return Result(lease, number, Ended.ABANDONED, "its host ended it")
         try:
-            runner.logs.ship()
+            runner.ship_last_logs()
             if end.exit_code == 0 and not end.reason:
                 files = ship_outputs(runner.attempt, self._objects)
                 return Result(lease, number, Ended.SUCCEEDED, "", 0, files)
         except MissingOutputError as error:
             return Result(lease, number, Ended.FAILED, str(error), end.exit_code)
-        except (ObjectStoreError, OSError) as error:
+        except ObjectStoreError as error:
             logger.warning("%r can't be stored yet: %s", runner.attempt, error)
             self._stopped.wait(AGAIN)
             return None

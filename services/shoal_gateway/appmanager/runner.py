@@ -7,6 +7,7 @@ import logging
 import os
 import select
 import signal
+import threading
 import time
 
 from shoal_gateway.appmanager.attempt import Attempt
@@ -27,6 +28,7 @@ class Runner:
         handle: A descriptor that becomes readable when the supervisor ends; -1 without one.
         ended: Whether its supervisor has ended, or never started.
         cancelled: Whether it was ended at its owner's wish.
+        lost: Whether it was ended here because somebody else has the job.
         since: When it was begun or adopted, monotonic seconds.
     """
 
@@ -38,7 +40,10 @@ class Runner:
         self.pid = 0
         self.ended = False
         self.cancelled = False
+        self.lost = False
         self.since = time.monotonic()
+        # The renewer ends jobs while others may let the descriptor go; its number is used again.
+        self._handling = threading.Lock()
 
     @property
     def lease(self) -> Lease:
@@ -71,17 +76,12 @@ class Runner:
         """Ends the job for its owner; its report goes out under a fence of its own."""
         self.fence = fence
         self.cancelled = True
-        self.disown()
+        self._end()
 
     def disown(self) -> None:
-        """Ends the job: its supervisor kills everything below it. Said again, it changes nothing.
-
-        One that is still being started is told with the next renewal.
-        """
-        if self._over():
-            return
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.handle, signal.SIGTERM)
+        """Ends the job, which is somebody else's by now; one that ended by itself is reported."""
+        self.lost = True
+        self._end()
 
     def note_end(self) -> None:
         """The supervisor has ended."""
@@ -97,11 +97,34 @@ class Runner:
         except (ObjectStoreError, OSError) as error:
             logger.warning("logs of %r are not stored yet: %s", self.attempt, error)
 
+    def ship_last_logs(self) -> None:
+        """Uploads the rest of what the job has written.
+
+        Raises:
+            ObjectStoreError: the store failed.
+        """
+        try:
+            self.logs.ship()
+        except OSError as error:
+            # A job can forbid the reading of its own output; its end counts all the same.
+            logger.warning("logs of %r can't be read: %s", self.attempt, error)
+
     def close(self) -> None:
         """Lets the descriptor go."""
-        if self.handle >= 0:
-            os.close(self.handle)
-            self.handle = -1
+        with self._handling:
+            if self.handle >= 0:
+                os.close(self.handle)
+                self.handle = -1
+
+    def _end(self) -> None:
+        """Tells the supervisor, which kills everything below it. Said again, it changes nothing.
+
+        One that is still being started is told with the next renewal.
+        """
+        with self._handling:
+            if self.handle >= 0 and not self._over():
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self.handle, signal.SIGTERM)
 
     def _open(self, pid: int) -> bool:
         try:
@@ -117,4 +140,6 @@ class Runner:
 
     def _over(self) -> bool:
         """Whether the supervisor has ended, noticed or not."""
-        return self.handle < 0 or bool(select.select([self.handle], [], [], 0.0)[0])
+        look = select.poll()  # select() can't look at a descriptor above 1023
+        look.register(self.handle, select.POLLIN)
+        return bool(look.poll(0))

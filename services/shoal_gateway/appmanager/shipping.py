@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ SEGMENT = 1024 * 1024
 
 
 class MissingOutputError(Exception):
-    """The job did not make a file that it was to make."""
+    """The job did not make a file that it was to make, or none that can be read."""
 
 
 def prefix(attempt: Attempt) -> str:
@@ -39,6 +40,7 @@ class LogShipper:
 
         Raises:
             ObjectStoreError: the store failed; the next call tries the same again.
+            OSError: a stream can't be read; the job may have seen to that.
         """
         for stream in STREAMS:
             path = self._attempt.path / stream
@@ -63,17 +65,24 @@ def ship_outputs(attempt: Attempt, objects: ObjectStore) -> tuple[tuple[str, Sto
     """Uploads the outputs; what they are for the manifest.
 
     Raises:
-        MissingOutputError: one is not there, or is no file of the working directory.
+        MissingOutputError: one is not there, can't be read, or is no file of the working directory.
         ObjectStoreError: the store failed.
     """
-    work = attempt.work.resolve()
+    work = Path(os.path.realpath(attempt.work))
     shipped = []
     for name in attempt.spec.outputs:
-        path = (work / name).resolve()
-        # A link out of the working directory would publish what is not the job's.
-        if not path.is_relative_to(work) or not path.is_file():
-            raise MissingOutputError(f"the job ended well but made no file '{name}'")
-        checksum = _sha256(path)
+        try:
+            # Not Path.resolve: of links in a circle it makes an error of another kind.
+            path = Path(os.path.realpath(work / name))
+            # A link out of the working directory would publish what is not the job's.
+            if not path.is_relative_to(work) or not path.is_file():
+                raise MissingOutputError(f"the job ended well but made no file '{name}'")
+            checksum = _sha256(path)
+        except OSError as error:
+            # Left to be tried again it would hold lease and slot for ever.
+            raise MissingOutputError(
+                f"the job ended well but its file '{name}' can't be read: {error}"
+            ) from error
         key = f"{prefix(attempt)}/outputs/{name}"
         shipped.append((name, objects.put(key, _chunks(path), sha256=checksum)))
     return tuple(shipped)

@@ -85,6 +85,9 @@ def write_atomically(path: str, content: dict[str, Any]) -> None:
 def main(directory: Path) -> int:
     """The supervisor; the exit code."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    for number in _SIGNALS:
+        # Who ignores SIGCHLD, as a manager may have inherited, never learns how its children ended.
+        signal.signal(number, signal.SIG_DFL)
     spec = json.loads((directory / SPEC).read_text(encoding="utf-8"))
     identity = {"pid": os.getpid(), "started": start_ticks(os.getpid())}
     if not write_once(directory / IDENTITY, identity):
@@ -132,7 +135,7 @@ def _guard(directory: Path, spec: dict[str, Any], supervisor: int) -> None:
     reason = error or reasons.get(cause, "")
     _ledger(spec, {"event": "end", "pid": job, "exit_code": code, "cause": cause})
     if cause != SUPERVISOR_LOST:
-        end = {"exit_code": code, "reason": reason, "seconds": seconds}
+        end = {"exit_code": code, "cause": cause, "reason": reason, "seconds": seconds}
         write_atomically(str(directory / EXIT), end)
 
 
@@ -175,10 +178,10 @@ def _become(directory: Path, spec: dict[str, Any], gate: int, reporter: int) -> 
         if spec["memory_mib"]:
             limit = int(spec["memory_mib"]) << 20
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        # What Python ignores for itself would be ignored in the job too.
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        # What Python ignores for itself, or the manager's shell for it, the job would ignore too.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.execvpe(spec["command"][0], spec["command"], spec["environment"])  # noqa: S606 - its work
     except BaseException as error:  # noqa: BLE001 - reported to the guard, and nothing goes on here
         os.write(reporter, f"{spec['command'][0]} can't be run: {error}".encode())

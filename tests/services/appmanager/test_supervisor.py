@@ -14,16 +14,23 @@ from shoal_gateway.appmanager import supervisor
 from shoal_gateway.appmanager.attempt import Attempt, Spec
 from tests.support.waiting import eventually
 
-# Starts two children, one detached in a session of its own and deaf to SIGTERM, and writes down all
-# three process ids.
+# Starts three processes and writes down all four ids: a plain child, one in a session of its own,
+# and a daemon: forked twice, so that its parent has ended. The latter two are deaf to SIGTERM and
+# have no environment to be found by.
 TREE = """
 import os, signal, subprocess, sys, time
+fork = "import os, sys; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0); "
+say = "open('daemon.tmp', 'w').write(str(os.getpid())); os.rename('daemon.tmp', 'daemon'); "
 sleep = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
 quiet = dict(start_new_session=True, env={})
 detached = subprocess.Popen([sys.executable, "-c", sleep], **quiet)
 plain = subprocess.Popen([sys.executable, "-c", sleep])
+subprocess.run([sys.executable, "-c", fork + say + sleep], env={})
+while not os.path.exists("daemon"):
+    time.sleep(0.01)
+daemon = int(open("daemon").read())
 with open("pids.tmp", "w") as file:
-    print(os.getpid(), detached.pid, plain.pid, file=file)
+    print(os.getpid(), detached.pid, plain.pid, daemon, file=file)
 os.rename("pids.tmp", "pids")
 """
 STAY = TREE + "time.sleep(3600)"
@@ -60,7 +67,9 @@ class Job:
     def pids(self):
         path = self.attempt.work / "pids"
         eventually(path.exists, what="the job's tree")
-        return [int(pid) for pid in path.read_text().split()]
+        pids = [int(pid) for pid in path.read_text().split()]
+        assert len(pids) == 4
+        return pids
 
     def entries(self):
         return [json.loads(line) for line in self.ledger.read_text().splitlines()]
@@ -119,6 +128,19 @@ def test_a_job_has_its_own_group_directory_signals_and_little_environment(run):
     assert "SHOAL_JOB_ID" in names
     assert "PYTHONPATH" not in names
     assert blocked == []
+
+
+def test_what_its_manager_ignores_is_no_matter(run):
+    # As `nohup` or a careless parent leave it; with SIGCHLD ignored, nobody hears of a child's end.
+    ignored = (signal.SIGCHLD, signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
+    try:
+        job = run("/bin/sh", "-c", "grep SigIgn /proc/self/status; exit 5")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert job.ended().exit_code == 5
+    assert int(job.stream("stdout").split()[1], 16) == 0
 
 
 def test_a_job_killed_by_a_signal_has_its_number_negative(run):
