@@ -1,9 +1,13 @@
 """Managers, supervisors and registries that die, hang or come back late: one execution, one end."""
 
+import contextlib
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
+
+from shoal_protos.gateway.appmanager.v1 import appmanager_pb2, appmanager_pb2_grpc
 from tests.support.hosts import DEADLINE, TREE, alive, gone, hosts, tree
 from tests.support.waiting import eventually
 
@@ -137,6 +141,42 @@ def test_a_manager_that_is_told_to_end_leaves_its_jobs_to_the_next(hosts, tmp_pa
     hosts.manager(lease=30.0)
     assert hosts.reaches(job_id, "SUCCEEDED").attempt == 1
     assert len(hosts.starts(job_id)) == 1
+
+
+def test_a_manager_that_leaves_takes_no_more_jobs(hosts):
+    name = hosts.manager()
+    hosts.submit(STAY)
+    request = appmanager_pb2.StartRequest(offers=[hosts.lease()])
+    (replica,) = hosts.directory.ready("appmanager", 30)
+    with grpc.insecure_channel(replica.target) as channel:
+        stub = appmanager_pb2_grpc.AppManagerStub(channel)
+        stub.Status(appmanager_pb2.StatusRequest(), timeout=DEADLINE)
+        hosts.processes[name].terminate()
+        watch = hosts.directory.watch("appmanager")
+        eventually(lambda: not any(each.routable for each in watch.replicas()), what="the drain")
+        # It serves for a while longer, for those that have not heard.
+        with contextlib.suppress(grpc.RpcError):
+            (item,) = stub.Start(request, timeout=DEADLINE).items
+            assert item.verdict == appmanager_pb2.StartResponse.VERDICT_FULL
+    assert hosts.processes[name].wait(DEADLINE) == 0
+    assert hosts.ledger() == []
+
+
+def test_a_job_whose_host_shuts_down_runs_elsewhere_and_has_not_failed(hosts, tmp_path):
+    go = tmp_path / "go"
+    for number in (1, 2):
+        hosts.manager(number)
+    job_id = hosts.submit(wait_for(go), outputs=["x"])
+    assert hosts.offer(hosts.lease(), to="appmanager-1") == "VERDICT_STARTED"
+    (running,) = hosts.running("appmanager-1")
+    eventually(lambda: hosts.starts(job_id), what="the start")
+    os.kill(running.supervisor_pid, signal.SIGTERM)
+    hosts.reaches(job_id, "QUEUED")
+    assert hosts.offer(hosts.lease(), to="appmanager-2") == "VERDICT_STARTED"
+    go.touch()
+    job = hosts.reaches(job_id, "SUCCEEDED")
+    assert [attempt.outcome for attempt in job.attempts] == ["abandoned", "succeeded"]
+    assert (job.toxic_losses, job.failures) == (0, 0)
 
 
 def test_a_job_whose_supervisors_die_is_quarantined_and_nothing_survives(hosts):

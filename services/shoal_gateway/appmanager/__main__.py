@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import shoal
+from shoal.drain import Phase
 from shoal_gateway import runtime
 from shoal_gateway.appmanager.logic import AppManager
 from shoal_gateway.appmanager.servicer import AppManagerServicer, RegistryCalls
@@ -53,7 +54,10 @@ def serve(options: runtime.Common, parsed: argparse.Namespace) -> None:
                 **options.identity(),
             )
             appmanager_pb2_grpc.add_AppManagerServicer_to_server(
-                AppManagerServicer(manager, options.host), server
+                AppManagerServicer(
+                    manager, options.host, lambda: server.roster.phase is not Phase.SERVING
+                ),
+                server,
             )
             server.run(directory, bind=options.bind, advertise=options.advertise)
         finally:

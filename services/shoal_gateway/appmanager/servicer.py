@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import grpc
 
@@ -57,11 +57,15 @@ class AppManagerServicer(appmanager_pb2_grpc.AppManagerServicer):
     Args:
         manager: The logic.
         host: Label of the host, for Status.
+        leaving: Whether this replica drains; it takes no jobs then.
     """
 
-    def __init__(self, manager: AppManager, host: str) -> None:
+    def __init__(
+        self, manager: AppManager, host: str, leaving: Callable[[], bool] = lambda: False
+    ) -> None:
         self._manager = manager
         self._host = host
+        self._leaving = leaving
 
     def Start(
         self, request: appmanager_pb2.StartRequest, context: grpc.ServicerContext
@@ -72,6 +76,12 @@ class AppManagerServicer(appmanager_pb2_grpc.AppManagerServicer):
         ]
         check.distinct([each.job_id for each in offers], "offers")
         manager = self._manager
+        if self._leaving():
+            # An answer, not a refusal: who has not heard yet loses no call, with retries off too.
+            full = [Answer(each.job_id, "full", "this app manager is leaving") for each in offers]
+            return appmanager_pb2.StartResponse(
+                items=[item(each) for each in full], utilisation=1.0
+            )
         if manager.free < 1:
             # Before anything was done: the caller may offer it elsewhere, whatever it is.
             shoal.refuse(context, f"all {manager.slots} slots of this app manager are taken")

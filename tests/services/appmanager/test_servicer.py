@@ -147,6 +147,18 @@ def test_a_full_manager_refuses_the_whole_call_so_that_it_is_safe_elsewhere(stub
     assert len(registry.begun) == 1
 
 
+def test_a_manager_that_leaves_takes_nothing_and_fails_no_call(manager, registry):
+    servicer = AppManagerServicer(manager, "host-1", leaving=lambda: True)
+    request = appmanager_pb2.StartRequest(offers=[offer(), offer()])
+    answer = servicer.Start(request, context=None)
+    assert [item.verdict for item in answer.items] == [
+        appmanager_pb2.StartResponse.VERDICT_FULL
+    ] * 2
+    assert {item.reason for item in answer.items} == {"this app manager is leaving"}
+    assert answer.utilisation == 1.0
+    assert registry.begun == []
+
+
 def test_what_it_runs_can_be_seen(stub, manager):
     one = offer()
     start(stub, one)
