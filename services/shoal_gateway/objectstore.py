@@ -156,7 +156,8 @@ class LocalObjectStore(ObjectStore):
 
     def _path(self, key: str) -> Path:
         parts = key.split("/")
-        if any(part in ("", ".", "..") for part in parts) or parts[0] == ".incoming":
+        odd = any(part in ("", ".", "..") or "\0" in part for part in parts)
+        if odd or parts[0] == ".incoming":
             raise ObjectStoreError(f"{key!r} is no key: a relative path without '..' is needed")
         return self._directory.joinpath(*parts)
 

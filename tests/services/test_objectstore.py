@@ -56,7 +56,7 @@ def test_objects_are_listed_by_prefix_in_order(store):
     assert store.list("nothing/") == []
 
 
-@pytest.mark.parametrize("key", ["../x", "a/../b", "/abs", "", "a//b", ".incoming/x", "."])
+@pytest.mark.parametrize("key", ["../x", "a/../b", "/abs", "", "a//b", ".incoming/x", ".", "a\0b"])
 def test_a_key_that_leaves_the_store_is_refused(store, key):
     with pytest.raises(ObjectStoreError, match="is no key"):
         store.put(key, [b"x"])
