@@ -85,9 +85,9 @@ def write_atomically(path: str, content: dict[str, Any]) -> None:
 def main(directory: Path) -> int:
     """The supervisor; the exit code."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    for number in _SIGNALS:
+    for awaited in _SIGNALS:
         # Who ignores SIGCHLD, as a manager may have inherited, never learns how its children ended.
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(awaited, signal.SIG_DFL)
     spec = json.loads((directory / SPEC).read_text(encoding="utf-8"))
     identity = {"pid": os.getpid(), "started": start_ticks(os.getpid())}
     if not write_once(directory / IDENTITY, identity):
