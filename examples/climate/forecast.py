@@ -3,10 +3,11 @@
     python forecast.py --observations seattle-weather.csv --month 7 --seed 1 \
         --result result.json --plot forecast.png
 
-The observations are a CSV with the columns ``date`` (2012-07-01 or 2012/07/01) and ``temp_max`` (or
-``temp``), as the weather files of the package vega_datasets. The forecast is a block bootstrap:
-years are drawn with replacement, their days shifted in blocks, and the band is where the middle
-90 % of the drawn means lie. The same observations, month and seed give the same bytes.
+The observations are a CSV with a line a day and the columns ``date`` (2012-07-01 or 2012/07/01) and
+``temp_max`` (or ``temp``) in °C, as seattle-weather.csv of the package vega_datasets. The forecast
+is a block bootstrap: years are drawn with replacement, their days shifted in blocks, and the band
+is where the middle 90 % of the drawn means lie. The same observations, month and seed give the same
+bytes.
 
 Source: Künsch, "The jackknife and the bootstrap for general stationary observations", 1989.
 """
@@ -17,8 +18,10 @@ import argparse
 import csv
 import io
 import json
+import math
 import sys
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +77,13 @@ def read_month(text: str, month: int) -> dict[int, list[float]]:
     Raises:
         InputError: a column is missing, a value can't be read, or there are fewer than two years.
     """
-    rows = csv.DictReader(io.StringIO(text))
+    try:
+        return _by_year(csv.DictReader(io.StringIO(text)), month)
+    except csv.Error as error:
+        raise InputError(f"it is no CSV that can be read: {error}") from error
+
+
+def _by_year(rows: csv.DictReader[str], month: int) -> dict[int, list[float]]:
     names = rows.fieldnames or []
     column = next((name for name in ("temp_max", "temp") if name in names), None)
     if column is None or "date" not in names:
@@ -82,14 +91,22 @@ def read_month(text: str, month: int) -> dict[int, list[float]]:
     years: dict[int, list[float]] = {}
     for number, row in enumerate(rows, start=2):
         try:
-            year, found, _ = (int(part[:4]) for part in row["date"].replace("/", "-").split("-"))
-            if found == month:
-                years.setdefault(year, []).append(float(row[column]))
-        except (ValueError, TypeError) as error:
+            # A short line has None for what it lacks.
+            day = date.fromisoformat((row["date"] or "").replace("/", "-"))
+            if day.month == month:
+                years.setdefault(day.year, []).append(_temperature(row[column] or ""))
+        except ValueError as error:
             raise InputError(f"line {number} can't be read: {error}") from error
     if len(years) < 2:
         raise InputError(f"month {month} was observed in {len(years)} years; two are needed")
     return years
+
+
+def _temperature(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is no temperature")
+    return value
 
 
 def forecast(observations: str, month: int, seed: int) -> Forecast:
@@ -105,6 +122,8 @@ def forecast(observations: str, month: int, seed: int) -> Forecast:
     """
     if not 1 <= month <= 12:
         raise InputError(f"month must be 1 to 12, not {month}")
+    if seed < 0:
+        raise InputError(f"seed must not be negative, as {seed} is")
     years = read_month(observations, month)
     days = min(len(values) for values in years.values())
     table = np.array([values[:days] for values in years.values()])

@@ -74,6 +74,13 @@ def test_other_observations_will_do(tmp_path):
         ("date,temp\n2001-07-01,warm\n2002-07-01,1\n", 7, "line 2"),
         ("date,temp\n2001-07-01,1\n", 7, "1 years; two are needed"),
         ("date,temp\n", 13, "month must be 1 to 12"),
+        ("temp,date\n1,2001-07-01\n2\n", 7, "line 3"),
+        ("date,temp\n2001-07-01\n", 7, "line 2"),
+        ("date,temp\n2001-07-01,nan\n2002-07-01,1\n", 7, "'nan' is no temperature"),
+        ("date,temp\n2001/07/01 00:00,1\n", 7, "2001-07-01 00:00"),
+        ("date,temp\n2001-02-30,1\n", 7, "line 2"),
+        ("date,temp\n2001-07-01," + "1" * 140_000 + "\n", 7, "no CSV that can be read"),
+        ("", 7, "columns 'date'"),
     ],
 )
 def test_input_that_can_not_be_used_is_said_in_one_line(tmp_path, text, month, words):
@@ -84,3 +91,9 @@ def test_input_that_can_not_be_used_is_said_in_one_line(tmp_path, text, month, w
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "result.json").exists()
+
+
+def test_a_seed_that_no_generator_takes_is_said(tmp_path):
+    done = run(tmp_path, seed=-1)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "seed must not be negative" in done.stderr
