@@ -11,7 +11,9 @@ for pins in requirements/flavor-*.txt; do
   flavor=${flavor#flavor-}
   environment=build/flavors/$flavor
   stamp=$environment/.stamp
-  if [ -f "$stamp" ] && [ ! "$pins" -nt "$stamp" ] && "$environment/bin/python" -c '' 2>/dev/null; then
+  # The stamp names this checkout: a copy or a moved one would run the code of the old place.
+  if [ "$(cat "$stamp" 2>/dev/null)" = "$root" ] && [ ! "$pins" -nt "$stamp" ] &&
+    "$environment/bin/python" -c '' 2>/dev/null; then
     continue
   fi
   echo "Making the environment of flavor $flavor …"
@@ -24,5 +26,5 @@ for pins in requirements/flavor-*.txt; do
   # Bytecode and font cache are made once here, so that the first jobs on each host don't all do it.
   XDG_CACHE_HOME=$root/$environment/cache "$environment/bin/python" -c \
     'import matplotlib.figure, matplotlib.backends.backend_agg, matplotlib.font_manager' >/dev/null
-  touch "$stamp"
+  echo "$root" > "$stamp"
 done
