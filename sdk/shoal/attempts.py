@@ -22,6 +22,9 @@ from shoal.retry import Failure, Retry, never_connected, refusal_to_retry
 # One line for each retry; off the fast path, so that it may be on by default.
 retry_logger = logging.getLogger("shoal.retry")
 
+# Longest wait for a replica without looking, seconds.
+LOOK_AGAIN = 0.25
+
 # Tells a server which attempt this is, so that it does not multiply retries of its own.
 ATTEMPT_KEY = "shoal-attempt"
 
@@ -90,6 +93,12 @@ class CallState:
         if own is not None and own < rest:
             return own
         return None if math.isinf(rest) else max(rest, 0.0)
+
+    def nap(self, now: float) -> float:
+        """Seconds to wait for a replica before looking again, not beyond the call's patience."""
+        if self.patience is None:
+            return LOOK_AGAIN
+        return min(LOOK_AGAIN, max(self.patience - now, 0.0))
 
     def metadata(self, metadata: Any) -> Any:
         """The caller's metadata, with the attempt's number from the second on."""

@@ -47,8 +47,8 @@ class UnaryUnaryMethod(Method, bases.UnaryUnary):
             node.begin()
             if not node.retired:
                 endpoint = node.endpoint
-                inner = endpoint.callables.get(self.key) or endpoint.bind(self)
                 try:
+                    inner = endpoint.callables.get(self.key) or endpoint.bind(self)
                     response = inner(request, timeout, metadata, credentials, None, compression)
                 except grpc.RpcError as error:
                     return self._again(

@@ -209,7 +209,7 @@ class Channel(grpc.Channel):
             with self._change:
                 if not self.pool.balancer.snapshot.routable and not self.pool.closed:
                     # Bounded, for a first set that is empty, or an end of patience, wakes nobody.
-                    self._change.wait(0.25)
+                    self._change.wait(state.nap(self.pool.clock()))
         return node
 
     def acquire_now(self, state: CallState) -> ReplicaNode | None:

@@ -152,6 +152,18 @@ class CallFuture(Future, grpc.Call):
             if not self._change.wait_for(lambda: self._done, timeout):
                 raise grpc.FutureTimeoutError
 
+    def _start_later(self) -> None:
+        """An attempt on the housekeeping thread, where nobody else would hear of its failure."""
+        try:
+            self._start()
+        except Exception as error:  # noqa: BLE001 - raised to whoever asks for the result
+            closed = self._method.pool.closed
+            code = grpc.StatusCode.CANCELLED if closed else grpc.StatusCode.INTERNAL
+            details = "Channel closed!" if closed else f"the call could not be sent: {error}"
+            failure = CallError(code, details, self._state.attempts, "it could not be sent")
+            failure.__cause__ = error
+            self._finish(error=failure)
+
     def _start(self) -> None:
         if self._cancelled or self._done:
             return
@@ -161,7 +173,7 @@ class CallFuture(Future, grpc.Call):
             self._finish(error=error)
             return
         if node is None:
-            self._method.pool.transport.later(LOOK_AGAIN, self._start)
+            self._method.pool.transport.later(LOOK_AGAIN, self._start_later)
             return
         began = self._method.pool.clock()
         bound = self._state.timeout(began)
@@ -193,7 +205,7 @@ class CallFuture(Future, grpc.Call):
             return
         with self._change:
             self._inner = None
-        self._method.pool.transport.later(self._state.delay(), self._start)
+        self._method.pool.transport.later(self._state.delay(), self._start_later)
 
     def _finish(self, response: Any = None, error: BaseException | None = None) -> None:
         with self._change:

@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 # Each channel says its own hello and goodbye: two of one process leave a replica independently.
 _numbers = itertools.count(1)
 
+# Before a hello that was not heard is said again: doubled each time, seconds.
+HELLO_AGAIN = 0.5
+HELLO_AGAIN_AT_MOST = 15.0
+
 Filter = Callable[[Replica], bool]
 
 
@@ -37,8 +41,11 @@ class Transport(Protocol):
     def connected(self, channel: Any) -> bool:
         """Whether it has a connection, True when that can't be told."""
 
-    def hello(self, channel: Any, caller_id: str) -> None:
-        """Says ``shoal.v1.Replica/Hello``, in the background."""
+    def hello(self, channel: Any, caller_id: str, missed: Callable[[], object]) -> None:
+        """Says ``shoal.v1.Replica/Hello``, in the background.
+
+        ``missed`` is called when a replica that may know the word did not hear it.
+        """
 
     def released(self, channel: Any, caller_id: str) -> None:
         """Says ``shoal.v1.Replica/Released``, in the background."""
@@ -55,12 +62,24 @@ class Endpoint:
             replica's.
     """
 
-    __slots__ = ("_channel", "_lock", "_pool", "_target", "callables", "closed", "greeted")
+    __slots__ = (
+        "_channel",
+        "_lock",
+        "_missed",
+        "_pool",
+        "_target",
+        "_wanted",
+        "callables",
+        "closed",
+        "greeted",
+    )
 
     def __init__(self, pool: Pool, target: str) -> None:
         self.callables: dict[int, Any] = {}
         self.greeted = False
         self.closed = False
+        self._wanted = False
+        self._missed = 0
         self._pool = pool
         self._target = target
         self._lock = threading.Lock()
@@ -100,15 +119,28 @@ class Endpoint:
 
     def greet(self) -> None:
         """Tells the replica that we may call, so that a drain of its waits for us."""
+        self._wanted = True
         if self._channel is not None and not self.greeted:
             self.greeted = True
-            self._pool.transport.hello(self._channel, self._pool.caller_id)
+            self._pool.transport.hello(self._channel, self._pool.caller_id, self._unheard)
 
     def release(self) -> None:
         """Tells the replica that our last call there has ended."""
+        self._wanted = False
         if self._channel is not None and self.greeted:
             self.greeted = False
             self._pool.transport.released(self._channel, self._pool.caller_id)
+
+    def _unheard(self) -> None:
+        """A hello was not heard: the replica may come up later, and is to know us by then."""
+        self.greeted = False
+        delay = min(HELLO_AGAIN * 2.0**self._missed, HELLO_AGAIN_AT_MOST)
+        self._missed = min(self._missed + 1, 10)
+        self._pool.transport.later(delay, self._greet_again)
+
+    def _greet_again(self) -> None:
+        if self._wanted and not self.closed:
+            self.greet()
 
     def close(self) -> None:
         """Closes the connection. Idempotent."""
@@ -164,6 +196,8 @@ class Pool:
     def begin(self) -> None:
         """Starts, or starts anew in a forked child: no nodes, no connections."""
         self.closed = False
+        # Left for good, with calls that have not ended.
+        self._parting: set[ReplicaNode] = set()
         self.caller_id = f"{self.directory.caller_id}.{next(_numbers)}"
         self._unsubscribe: Callable[[], None] | None = None
         self.balancer: Balancer[Endpoint] = Balancer(
@@ -238,7 +272,11 @@ class Pool:
         self.closed = True
         if self._unsubscribe is not None:
             self._unsubscribe()
-        nodes = {*self.balancer.update(()), *self.balancer.snapshot.everyone().values()}
+        nodes = {
+            *self._parting.copy(),
+            *self.balancer.update(()),
+            *self.balancer.snapshot.everyone().values(),
+        }
         for node in nodes:
             node.retired = True
             node.endpoint.release()
@@ -284,6 +322,7 @@ class Pool:
             self._part_from(self.balancer.tick())
 
     def _part_from(self, left: list[ReplicaNode]) -> None:
+        self._parting.update(left)
         for node in left:
             # After its last call, whoever makes it: a list that changes never ends a call.
             node.when_idle(self._closer(node))
@@ -291,6 +330,7 @@ class Pool:
     def _closer(self, node: ReplicaNode) -> Callable[[], None]:
         def close() -> None:
             # The last call ends on its caller's or grpc's thread; a close there could wait for it.
+            self._parting.discard(node)
             self.transport.later(0.0, node.endpoint.close)
 
         return close

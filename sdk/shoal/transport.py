@@ -31,6 +31,9 @@ DEFAULTS: dict[str, Any] = {
     "grpc.use_local_subchannel_pool": 1,
 }
 
+# A word that ended so may be heard later; a server that does not know it never will.
+MISSED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
 Options = Sequence[tuple[str, Any]]
 
 
@@ -125,13 +128,13 @@ class SyncTransport:
         """Whether it has a connection."""
         return connectivity.is_connected(channel)
 
-    def hello(self, channel: grpc.Channel, caller_id: str) -> None:
+    def hello(self, channel: grpc.Channel, caller_id: str, missed: Callable[[], object]) -> None:
         """Says hello in the background."""
         call = channel.unary_unary(
             HELLO, replica_pb2.HelloRequest.SerializeToString, replica_pb2.HelloResponse.FromString
         )
         request = replica_pb2.HelloRequest(caller_id=caller_id)
-        self._say(channel, "hello", lambda: call.future(request, timeout=PATIENCE))
+        self._say(channel, "hello", lambda: call.future(request, timeout=PATIENCE), missed)
 
     def released(self, channel: grpc.Channel, caller_id: str) -> None:
         """Says released in the background."""
@@ -147,7 +150,13 @@ class SyncTransport:
         """Runs it on the housekeeping thread."""
         _housekeeping.worker.call_later(delay, task)
 
-    def _say(self, channel: grpc.Channel, name: str, send: Callable[[], Any]) -> None:
+    def _say(
+        self,
+        channel: grpc.Channel,
+        name: str,
+        send: Callable[[], Any],
+        missed: Callable[[], object] | None = None,
+    ) -> None:
         before = self._words.get(channel)
         word = self._words[channel] = _Word()
 
@@ -157,6 +166,8 @@ class SyncTransport:
             if code is not grpc.StatusCode.OK:
                 logger.debug("%s was not heard: %s %s", name, code, done.details())
             word.answered()
+            if missed is not None and code in MISSED:
+                missed()
 
         def say() -> None:
             try:

@@ -307,8 +307,8 @@ class UnaryUnaryMethod(Method, bases.AioUnaryUnary):
             node.begin()
             if not node.retired:
                 endpoint = node.endpoint
-                inner = endpoint.callables.get(self.key) or endpoint.bind(self)
                 try:
+                    inner = endpoint.callables.get(self.key) or endpoint.bind(self)
                     sent = send(inner, timeout, metadata)
                 except BaseException:
                     node.end(0.0, NEUTRAL, began)

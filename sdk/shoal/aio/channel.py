@@ -173,7 +173,7 @@ class Channel(grpc.aio.Channel):
                 continue
             try:
                 # Bounded, for a first set that is empty, or an end of patience, wakes nobody.
-                await asyncio.wait_for(self._change.wait(), 0.25)
+                await asyncio.wait_for(self._change.wait(), state.nap(self.pool.clock()))
             except TimeoutError:
                 continue
         return node

@@ -49,6 +49,7 @@ class AioReplayedRequests:
         self._dropped = 0
         self._size = 0
         self._ended = False
+        self._error: Exception | None = None
         self._fetch: asyncio.Task[None] | None = None
 
     @property
@@ -64,6 +65,9 @@ class AioReplayedRequests:
             if index < len(self._kept):
                 yield self._kept[index]
                 position += 1
+            elif self._error is not None:
+                # The caller's iterator failed: no attempt may look as if it had been sent whole.
+                raise self._error
             elif self._ended:
                 return
             else:
@@ -82,9 +86,11 @@ class AioReplayedRequests:
             request = self._serialize(message) if self._serialize is not None else message
         except StopAsyncIteration:
             self._ended = True
-        except BaseException:
+        except asyncio.CancelledError:
             self._ended = True
             raise
+        except Exception as error:  # noqa: BLE001 - raised in every reader, this one's too
+            self._error = error
         else:
             if self._size + len(request) > LIMIT:
                 # The one reader there is stands at this position; what lies before it is not

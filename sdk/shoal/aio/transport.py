@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 from shoal import forks
-from shoal.transport import GOODBYE, HELLO, PATIENCE, RELEASED, Options, merged
+from shoal.transport import GOODBYE, HELLO, MISSED, PATIENCE, RELEASED, Options, merged
 from shoal_protos.v1 import replica_pb2
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,9 @@ class AioTransport:
         """Whether it has a connection."""
         return channel.get_state() is grpc.ChannelConnectivity.READY
 
-    def hello(self, channel: grpc.aio.Channel, caller_id: str) -> None:
+    def hello(
+        self, channel: grpc.aio.Channel, caller_id: str, missed: Callable[[], object]
+    ) -> None:
         """Says hello in the background."""
 
         async def say() -> None:
@@ -84,7 +86,9 @@ class AioTransport:
                 replica_pb2.HelloRequest.SerializeToString,
                 replica_pb2.HelloResponse.FromString,
             )
-            await _heard(call(replica_pb2.HelloRequest(caller_id=caller_id), timeout=PATIENCE))
+            request = replica_pb2.HelloRequest(caller_id=caller_id)
+            if await _heard(call(request, timeout=PATIENCE)) in MISSED:
+                missed()
 
         self._say(channel, say)
 
@@ -149,9 +153,11 @@ class AioTransport:
             logger.debug("the event loop of a channel was closed before the channel")
 
 
-async def _heard(call: Any) -> None:
+async def _heard(call: Any) -> grpc.StatusCode:
     try:
         await call
     except grpc.aio.AioRpcError as error:
         # A server that is not Shoal's does not know the word, and a dead one hears nothing.
         logger.debug("not heard: %s %s", error.code(), error.details())
+        return error.code()
+    return grpc.StatusCode.OK
