@@ -16,6 +16,7 @@ $(VENV)/.stamp: requirements/lock.txt pyproject.toml scripts/setup.sh $(wildcard
 	@PYTHON="$(PYTHON)" scripts/setup.sh
 
 setup: $(VENV)/.stamp ## Make .venv with everything (also done by the others when it is missing or stale)
+	@PYTHON="$(PYTHON)" scripts/flavors.sh
 
 check: setup ## Format, lint, types, import rules, generated code, issue numbers in commits
 	@scripts/check.sh
