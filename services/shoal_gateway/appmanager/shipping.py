@@ -47,6 +47,8 @@ class LogShipper:
             size = path.stat().st_size if path.exists() else 0
             while (sent := self._offset(stream)) < size:
                 piece = _piece(path, sent)
+                if not piece:
+                    break  # truncated since we looked at its size
                 self._objects.put(f"{self._prefix(stream)}{sent:020d}", [piece])
                 self._sent[stream] = sent + len(piece)
 

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from shoal import Replica
 from shoal.directory import Directory
 from shoal.testing import ZooKeeperEnsemble, ZooKeeperServer
 from shoal_gateway.fleet import layout, processes
+from shoal_gateway.fleet.arrival import Progress, await_announced, silent
+from shoal_gateway.fleet.errors import FleetError, NoFleetError
+from shoal_gateway.fleet.installing import install
 from shoal_gateway.fleet.layout import Layout
 from shoal_gateway.fleet.state import FleetState, ReplicaState, StateFile
-
-# Told of progress: what is done, how much of how much.
-Progress = Callable[[str, int, int], None]
-
-
-class FleetError(Exception):
-    """A fleet can't do what it was asked; the message says why and what to do."""
-
-
-def _silent(_what: str, _done: int, _total: int) -> None:
-    """Nobody wants to hear of progress."""
 
 
 class Fleet:
@@ -37,7 +26,7 @@ class Fleet:
         progress: Told of the progress of slow things.
     """
 
-    def __init__(self, directory: Path, *, progress: Progress = _silent) -> None:
+    def __init__(self, directory: Path, *, progress: Progress = silent) -> None:
         self.directory = directory.absolute()
         self._file = StateFile(self.directory)
         self._progress = progress
@@ -52,14 +41,15 @@ class Fleet:
         """What it consists of.
 
         Raises:
-            FleetError: there is no fleet here, or its file can't be read.
+            NoFleetError: there is no fleet here.
+            FleetError: its file can't be read.
         """
         try:
             state = self._file.read()
         except ValueError as error:
             raise FleetError(str(error)) from error
         if state is None:
-            raise FleetError(f"there is no fleet in {self.directory}: start one with `shoal up`")
+            raise NoFleetError(f"there is no fleet in {self.directory}: start one with `shoal up`")
         return state
 
     @property
@@ -67,52 +57,63 @@ class Fleet:
         """Whether there is one, running or not."""
         return self._file.path.exists()
 
-    def up(self, *, hosts: int = 3, ensemble: int = 1, timeout: float = 120.0) -> FleetState:
+    def up(
+        self, *, hosts: int = 3, ensemble: int = 1, slots: int = 2, timeout: float = 120.0
+    ) -> FleetState:
         """Starts ZooKeeper and every replica, and waits until all can be found.
+
+        When that fails or is interrupted, what was started is ended: half a fleet is no use to
+        anybody. The logs stay.
+
+        Args:
+            hosts: How many, each with a replica of each service.
+            ensemble: How many ZooKeeper servers.
+            slots: Jobs at once of each app manager.
+            timeout: Seconds for the replicas to be found.
 
         Raises:
             FleetError: there is one already, or a part of it did not come up.
+            ZooKeeperError: ZooKeeper is not installed or did not come up.
+            OSError: something could not be installed.
         """
-        if self.exists:
-            raise FleetError(
-                f"there is a fleet in {self.directory} already: see it with `shoal ps`, end it "
-                "with `shoal down`"
-            )
         self.directory.mkdir(parents=True, exist_ok=True)
         with self._file.locked():
-            state = FleetState(hosts=layout.hosts(hosts), ensemble=ensemble)
+            # Under the lock: of two commands at once, one finds the other's fleet.
+            if self.exists:
+                raise FleetError(
+                    f"there is a fleet in {self.directory} already: see it with `shoal ps`, end "
+                    "it with `shoal down`"
+                )
+            state = FleetState(hosts=layout.hosts(hosts), ensemble=ensemble, slots=slots)
             # Written first: whatever happens now, `shoal down` knows what to look for.
             self._file.write(state)
-            self._progress("ZooKeeper", 0, 1)
-            zookeeper = self._zookeeper(state)
-            zookeeper.start()
-            state = replace(state, zookeeper=zookeeper.hosts + layout.CHROOT)
-            self._file.write(state)
-            self._progress("ZooKeeper", 1, 1)
-            self._install(state)
-            planned = list(layout.replicas(hosts))
-            for replica in planned:
-                state = self._start(state, replica)
+        try:
+            with self._file.locked():
+                state = replace(state, zookeeper=self._start_zookeeper(state) + layout.CHROOT)
                 self._file.write(state)
-        self._await(state, planned, timeout)
+                planned = list(layout.replicas(hosts))
+                state = self._launch(state, planned)
+            self._await(state, planned, timeout)
+        except BaseException:
+            self.down()
+            raise
         return state
 
     def down(self, timeout: float = 15.0) -> None:
         """Ends everything: by drain, then by force; leaves the directory to look at.
 
+        Jobs, results and logs stay, and the next `up` in the same directory goes on with them.
+
         Raises:
-            FleetError: there is no fleet here.
+            NoFleetError: there is no fleet here.
+            TimeoutError: a process outlived SIGKILL.
         """
-        state = self.state
         with self._file.locked():
-            running = [
-                each.process
-                for each in state.replicas.values()
-                if each.process is not None and processes.alive(each.process)
-            ]
-            for process in running:
-                processes.send(process, signal.SIGCONT)
-                processes.send(process, signal.SIGTERM)
+            state = self.state
+            running = [each.process for each in state.replicas.values() if each.process is not None]
+            # Those that are paused can't drain.
+            for number in (signal.SIGCONT, signal.SIGTERM):
+                running = [process for process in running if processes.send(process, number)]
             deadline = time.monotonic() + timeout
             total = len(running)
             while running and time.monotonic() < deadline:
@@ -130,21 +131,29 @@ class Fleet:
 
         Raises:
             FleetError: there is nothing of that name, or it does not run.
+            TimeoutError: a process outlived SIGKILL.
         """
         state = self.state
         if name in state.hosts:
-            return self._kill_host(state, name)
-        replica = self._replica(state, name)
-        if replica.process is None or not processes.send(replica.process, signal.SIGKILL):
+            return self._kill_host(name)
+        process = self._replica(state, name).process
+        if process is None or not processes.send(process, signal.SIGKILL):
             raise FleetError(f"{name} does not run: start it with `shoal start {name}`")
-        processes.wait_gone([replica.process], 10.0)
+        if processes.wait_gone([process], 10.0):
+            raise TimeoutError(f"{name}, process {process.pid}, outlived SIGKILL for 10 s")
         return [name]
 
     def start(self, name: str | None = None, timeout: float = 60.0) -> list[str]:
         """Starts a replica, a host's replicas, or (None) all that do not run.
 
+        ZooKeeper is started too where it has ended: without it nobody could find them.
+
+        Returns:
+            The ids of what was started.
+
         Raises:
             FleetError: there is nothing of that name, or it runs, or it did not come up.
+            ZooKeeperError: ZooKeeper did not come up.
         """
         with self._file.locked():
             state = self.state
@@ -157,10 +166,8 @@ class Fleet:
             missing = [each for each in wanted if not _runs(each)]
             if name is not None and not missing:
                 raise FleetError(f"{name} runs already")
-            self._install(state)
-            for replica in missing:
-                state = self._start(state, replica)
-                self._file.write(state)
+            self._start_zookeeper(state)
+            state = self._launch(state, missing)
         self._await(state, missing, timeout)
         return [replica.id for replica in missing]
 
@@ -176,94 +183,46 @@ class Fleet:
         """A way into the fleet's directory, for callers on this machine."""
         return Directory(self.state.zookeeper, cache_dir=self.directory / "cache")
 
-    def _zookeeper(self, state: FleetState) -> ZooKeeperServer | ZooKeeperEnsemble:
+    def _start_zookeeper(self, state: FleetState) -> str:
+        """Starts what of ZooKeeper does not run; its address."""
         marks = {processes.FLEET_MARK: state.id}
         path = self.layout.zookeeper
+        zookeeper: ZooKeeperServer | ZooKeeperEnsemble
         if state.ensemble == 1:
-            return ZooKeeperServer(path, environment=marks)
-        return ZooKeeperEnsemble(state.ensemble, path, environment=marks)
+            zookeeper = ZooKeeperServer(path, environment=marks)
+        else:
+            zookeeper = ZooKeeperEnsemble(state.ensemble, path, environment=marks)
+        self._progress("ZooKeeper", 0, 1)
+        zookeeper.start()
+        self._progress("ZooKeeper", 1, 1)
+        return zookeeper.hosts
 
-    def _install(self, state: FleetState) -> None:
-        """Puts catalogue and application code in place; a host that came back is bare."""
+    def _launch(self, state: FleetState, replicas: Sequence[ReplicaState]) -> FleetState:
+        """Starts replicas' processes, each written down before the next."""
         place = self.layout
-        place.catalogue.mkdir(parents=True, exist_ok=True)
-        (self.directory / "store").mkdir(exist_ok=True)
-        (self.directory / "objects").mkdir(exist_ok=True)
-        for application in sorted((place.project / "examples").iterdir()):
-            for entry in application.glob("*.toml"):
-                target = place.catalogue / f"{application.name}-{entry.name}"
-                if not target.exists():
-                    shutil.copy2(entry, target)
-            for host in state.hosts:
-                self._warm(place.root(host))
-                code = place.root(host) / "apps" / application.name
-                if application.is_dir() and not code.exists():
-                    ignored = shutil.ignore_patterns("__pycache__", "*.toml")
-                    shutil.copytree(application, code, ignore=ignored)
+        install(place, sorted({each.host for each in replicas}))
+        for replica in replicas:
+            marks = {processes.FLEET_MARK: state.id, processes.HOST_MARK: replica.host}
+            try:
+                process = processes.spawn(
+                    place.command(state, replica), log=place.log(replica), environment=marks
+                )
+            except OSError as error:
+                raise FleetError(f"{replica.id} could not be started: {error}") from error
+            state = state.with_replica(replace(replica, process=process))
+            self._file.write(state)
+        return state
 
-    def _warm(self, root: Path) -> None:
-        """Gives a host the caches that jobs of a flavor would otherwise make first (fonts)."""
-        for flavor in layout.FLAVORS:
-            made = self.layout.project / "build" / "flavors" / flavor / "cache"
-            target = root / "cache" / f"jobs-{flavor}"
-            if made.is_dir() and not target.exists():
-                shutil.copytree(made, target)
-
-    def _start(self, state: FleetState, replica: ReplicaState) -> FleetState:
-        place = self.layout
-        marks = {processes.FLEET_MARK: state.id, processes.HOST_MARK: replica.host}
-        try:
-            process = processes.spawn(
-                place.command(state, replica), log=place.log(replica), environment=marks
-            )
-        except OSError as error:
-            raise FleetError(f"{replica.id} could not be started: {error}") from error
-        return state.with_replica(replace(replica, process=process))
-
-    def _await(self, state: FleetState, replicas: Iterable[ReplicaState], timeout: float) -> None:
-        """Waits until each replica's present process is announced."""
-        wanted = {each.id: state.replicas[each.id] for each in replicas}
-        seen = threading.Event()
-        announced: dict[str, Replica] = {}
-        began = time.time()
-
-        def look(found: tuple[Replica, ...]) -> None:
-            announced.update((each.id, each) for each in found if each.routable)
-            seen.set()
-
+    def _await(self, state: FleetState, replicas: Sequence[ReplicaState], timeout: float) -> None:
+        started = [state.replicas[each.id] for each in replicas]
         with self.directory_of() as directory:
-            for service in {each.service for each in wanted.values()}:
-                directory.watch(service).subscribe(look)
-            deadline = time.monotonic() + timeout
-            while True:
-                # A former life's node may still be there: what counts was announced after it.
-                fresh = {
-                    key
-                    for key, each in announced.items()
-                    if key in wanted and each.registered_at >= _birth(wanted[key], began)
-                }
-                self._progress("replicas found", len(fresh), len(wanted))
-                if len(fresh) == len(wanted):
-                    return
-                for key in wanted.keys() - fresh:
-                    if not _runs(wanted[key]):
-                        raise FleetError(self._obituary(wanted[key]))
-                if time.monotonic() > deadline:
-                    late = ", ".join(sorted(wanted.keys() - fresh))
-                    raise FleetError(
-                        f"not announced within {timeout:g} s: {late}; their logs are in "
-                        f"{self.directory}/hosts/*/logs"
-                    )
-                seen.wait(0.2)
-                seen.clear()
+            await_announced(
+                directory, started, log=self.layout.log, progress=self._progress, timeout=timeout
+            )
 
-    def _obituary(self, replica: ReplicaState) -> str:
-        log = self.layout.log(replica)
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]
-        return f"{replica.id} ended as it started; the end of {log}:\n" + "\n".join(lines)
-
-    def _kill_host(self, state: FleetState, host: str) -> list[str]:
+    def _kill_host(self, host: str) -> list[str]:
         with self._file.locked():
+            state = self.state
             running = [each.id for each in state.on_host(host) if _runs(each)]
             processes.kill_marked({processes.FLEET_MARK: state.id, processes.HOST_MARK: host})
             root = self.layout.root(host)
@@ -286,12 +245,3 @@ class Fleet:
 
 def _runs(replica: ReplicaState) -> bool:
     return replica.process is not None and processes.alive(replica.process)
-
-
-def _birth(replica: ReplicaState, fallback: float) -> float:
-    """When a replica's process started, seconds since 1970; a second early, for the grain."""
-    if replica.process is None:
-        return fallback
-    uptime = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
-    ticks = 100.0  # USER_HZ, which Linux fixes for user space
-    return time.time() - uptime + replica.process.started / ticks - 1.0

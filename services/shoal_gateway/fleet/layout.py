@@ -39,12 +39,10 @@ class Layout:
     Attributes:
         directory: The fleet's own.
         project: The checkout.
-        slots: Jobs at once of each app manager.
     """
 
     directory: Path
     project: Path
-    slots: int = 2
 
     @property
     def catalogue(self) -> Path:
@@ -130,7 +128,7 @@ class Layout:
         elif replica.service == "api":
             command += ["--objects", self.objects, "--catalogue", str(self.catalogue)]
         elif replica.service == "appmanager":
-            command += ["--flavor", replica.flavor, "--slots", str(self.slots)]
+            command += ["--flavor", replica.flavor, "--slots", str(state.slots)]
             command += ["--root", str(root), "--objects", self.objects]
         return command
 

@@ -44,6 +44,7 @@ class FleetState:
         id: Marks its processes.
         zookeeper: Address with chroot, for callers.
         ensemble: How many ZooKeeper servers.
+        slots: Jobs at once of each app manager.
         hosts: Loopback address of each host.
         replicas: By id.
     """
@@ -51,6 +52,7 @@ class FleetState:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     zookeeper: str = ""
     ensemble: int = 1
+    slots: int = 2
     hosts: dict[str, str] = field(default_factory=dict)
     replicas: dict[str, ReplicaState] = field(default_factory=dict)
 
@@ -81,17 +83,18 @@ class StateFile:
             ValueError: the file is there and can't be read.
         """
         try:
-            document = json.loads(self.path.read_text(encoding="utf-8"))
+            text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
-        if document.pop("format", None) != FORMAT:
-            raise ValueError(f"{self.path} is of another version of Shoal; move it away")
         try:
+            document = json.loads(text)
+            if document.pop("format", None) != FORMAT:
+                raise ValueError("it is of another version of Shoal")
             replicas = {key: _replica(value) for key, value in document.pop("replicas").items()}
             return FleetState(**document, replicas=replicas)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{self.path} can't be read ({error}); move it away to start anew"
+                f"{self.path} can't be used ({error}); move it away to start anew"
             ) from error
 
     def write(self, state: FleetState) -> None:
