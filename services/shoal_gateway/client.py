@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import random
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -101,36 +103,56 @@ class Gateway:
 
     def watch(self, job_id: str = "", *, after: int = 0) -> Iterator[job_pb2.Event]:
         """Events of a job, or of all, from a cursor on; follows over the deaths of replicas."""
+        pause = _Pause()
         while True:
             request = api_pb2.WatchRequest(job_id=job_id, after=after)
             try:
                 for response in self._api.Watch(request, wait_for_ready=True):
                     after = response.event.seq
+                    pause.reset()
                     yield response.event
             except grpc.RpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:
-                    raise
-                continue  # the replica left or died: another one goes on from the cursor
+                # The replica left or died: another one goes on from the cursor.
+                pause.before_retry(error)
+                continue
             return
 
     def logs(self, job_id: str, *, stderr: bool = False, follow: bool = False) -> Iterator[bytes]:
-        """Standard output or error; with ``follow`` until the job has ended."""
+        """Standard output or error; with ``follow`` until the job has ended.
+
+        A follower goes on with each attempt that the job starts anew, from its first byte, and
+        loses nothing when the replica that it reads from dies in between.
+        """
         stream = api_pb2.LOG_STREAM_STDERR if stderr else api_pb2.LOG_STREAM_STDOUT
-        offset, attempt = 0, 0
+        # An offset is one into a certain attempt; 0 asks for the latest, and for those after it.
+        seen, asked, offset = 0, 0, 0
+        pause = _Pause()
         while True:
             request = api_pb2.LogsRequest(
-                job_id=job_id, stream=stream, offset=offset, follow=follow, attempt=0
+                job_id=job_id, stream=stream, offset=offset, follow=follow, attempt=asked
             )
             try:
                 for response in self._api.Logs(request, wait_for_ready=True):
-                    attempt = response.attempt or attempt
-                    offset = response.offset + len(response.data)
+                    seen, offset = response.attempt, response.offset + len(response.data)
+                    pause.reset()
                     yield response.data
             except grpc.RpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:
-                    raise
+                pause.before_retry(error)
+                asked = seen
                 continue
-            return
+            if not follow or not asked or not self._started_again(job_id, asked):
+                return
+            seen = asked = asked + 1
+            offset = 0
+
+    def _started_again(self, job_id: str, attempt: int) -> bool:
+        """Waits until a job has started after ``attempt``; False when it ended without that."""
+        for event in self.watch(job_id):
+            if self.get(job_id).job.attempt > attempt:
+                return True
+            if event.state in TERMINAL:
+                return False
+        return False
 
     def outputs(self, job_id: str) -> job_pb2.Manifest:
         """What a job published."""
@@ -160,6 +182,26 @@ class Gateway:
             aside.replace(target)
         finally:
             aside.unlink(missing_ok=True)
+
+
+class _Pause:
+    """Between two tries to go on with a stream: with jitter, longer while nothing comes."""
+
+    LONGEST = 2.0
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Something came: the next try is soon."""
+        self._bound = 0.05
+
+    def before_retry(self, error: grpc.RpcError) -> None:
+        """Waits; raises the error where another replica would not mend it."""
+        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            raise error
+        time.sleep(random.uniform(0.0, self._bound))  # noqa: S311 - no secret
+        self._bound = min(self._bound * 2.0, self.LONGEST)
 
 
 def _parts(path: Path) -> Iterator[api_pb2.UploadRequest]:
