@@ -87,11 +87,7 @@ class StateFile:
         except FileNotFoundError:
             return None
         try:
-            document = json.loads(text)
-            if document.pop("format", None) != FORMAT:
-                raise ValueError("it is of another version of Shoal")
-            replicas = {key: _replica(value) for key, value in document.pop("replicas").items()}
-            return FleetState(**document, replicas=replicas)
+            return _parse(text)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{self.path} can't be used ({error}); move it away to start anew"
@@ -115,6 +111,14 @@ class StateFile:
         with self._lock.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _parse(text: str) -> FleetState:
+    document = json.loads(text)
+    if document.pop("format", None) != FORMAT:
+        raise ValueError("it is of another version of Shoal")
+    replicas = {key: _replica(value) for key, value in document.pop("replicas").items()}
+    return FleetState(**document, replicas=replicas)
 
 
 def _replica(document: dict[str, Any]) -> ReplicaState:
