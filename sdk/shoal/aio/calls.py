@@ -7,7 +7,9 @@ own call, end. No task is made unless the first attempt fails or has nobody to g
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+import weakref
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -55,6 +57,20 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # not gener
         self._bound = bound
         self._inner = inner
         self._open = True
+        # Weakly: grpc keeps its callbacks, and a call that its caller drops must be let go.
+        inner.add_done_callback(partial(_ended, weakref.ref(self)))
+
+    def ended(self, inner: Any) -> None:
+        """The call of grpc is over, whether anybody awaits ours by now or not."""
+        if not self._open:
+            return
+        if not _failed_now(inner):
+            self._close(OK)
+        elif inner.cancelled():
+            self._close(NEUTRAL)
+        else:
+            # What follows a failure begins now, as a call that nobody awaits yet goes on too.
+            self._watch(self._settled())
 
     def begin_slowly(self) -> None:
         """The first attempt has nobody to go to yet, or needs a timeout of its own."""
@@ -114,9 +130,7 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # not gener
             await self._settled()
             callback(self)
 
-        task = asyncio.create_task(watch())
-        self._watchers.add(task)
-        task.add_done_callback(self._watchers.discard)
+        self._watch(watch())
 
     async def initial_metadata(self) -> Any:
         """The initial metadata."""
@@ -162,6 +176,11 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # not gener
         """Waits until the first attempt has a connection."""
         if self._inner is not None:
             await self._inner.wait_for_connection()
+
+    def _watch(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._watchers.add(task)
+        task.add_done_callback(self._watchers.discard)
 
     async def _settled(self) -> None:
         """Waits for the end; who is cancelled while waiting here does not cancel the call."""
@@ -352,6 +371,12 @@ class StreamUnaryMethod(Method, bases.AioStreamUnary):
         self.deposit()
         call.begin_slowly()
         return call
+
+
+def _ended(this: weakref.ref[UnaryCall], inner: Any) -> None:
+    call = this()
+    if call is not None:
+        call.ended(inner)
 
 
 def _failed_now(inner: Any) -> bool:

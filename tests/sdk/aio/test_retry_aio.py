@@ -570,3 +570,30 @@ async def test_reading_and_writing_while_waiting_for_a_replica_sends_one_call(se
         nodes = stub.channel.pool.balancer.snapshot.nodes
         await eventually(lambda: all(node.in_flight == 0 for node in nodes))
         assert sum(node.calls for node in nodes) == 1
+
+
+@on_loop
+async def test_a_call_that_nobody_awaits_goes_on_and_ends_for_the_balancer(directory, servers):
+    failing = Failing(servers, 1)
+    async with stub_on(directory, retry=quick()) as stub:
+        call = stub.Echo(pb.EchoRequest(payload=b"x"))
+        await eventually(call.done, what="the call's end")
+        # Tried elsewhere meanwhile, and nobody is held to be busy with it.
+        assert len(failing.where) == 2
+        nodes = stub.channel.pool.balancer.snapshot.nodes
+        assert [node.in_flight for node in nodes] == [0, 0, 0]
+        assert (await call).payload == b"x"
+
+
+@on_loop
+async def test_latency_is_measured_to_the_answer_and_not_to_when_it_is_awaited(directory):
+    async with stub_on(directory, retry=None) as stub:
+        for _ in range(10):
+            call = stub.Echo(pb.EchoRequest())
+            await eventually(call.done, what="the call's end")
+            await asyncio.sleep(0.5)
+            await call
+        pool = stub.channel.pool
+        latencies = [node.load.estimate(pool.clock()) for node in pool.balancer.snapshot.nodes]
+        # A busy machine may be slow once; half a second each time is what must not be.
+        assert min(latency for latency in latencies if latency) < 0.4
