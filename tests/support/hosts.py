@@ -145,8 +145,9 @@ class Hosts(Replicas):
         ]
 
     def last(self, number):
-        """The newest event in a host's ledger."""
-        return [None, *(entry["event"] for entry in self.ledger(number))][-1]
+        """The newest event of a job's process in a host's ledger."""
+        events = (entry["event"] for entry in self.ledger(number))
+        return [None, *(event for event in events if event != "published")][-1]
 
     def running(self, name):
         """What a manager says that it runs."""

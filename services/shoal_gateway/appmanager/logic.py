@@ -14,6 +14,7 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 from shoal_gateway.appmanager import attempt as attempts
@@ -346,6 +347,9 @@ class AppManager:
                 continue
             if refused is None:
                 logger.info("%r %s %s", runner.attempt, result.ended.value, result.reason)
+                if result.ended is Ended.SUCCEEDED:
+                    # The host's own word, so that nobody has to believe the store's.
+                    supervisor.write_ledger(asdict(runner.attempt.spec), {"event": "published"})
             elif result.ended is not Ended.CANCELLED and self._was_cancelled(runner):
                 # Its end and the wish for it crossed; the wish moved the fence.
                 result = Result(runner.lease, result.attempt, Ended.CANCELLED, "ended on request")

@@ -133,7 +133,7 @@ def _guard(directory: Path, spec: dict[str, Any], supervisor: int) -> None:
         KILLED: "ended on request",
     }
     reason = error or reasons.get(cause, "")
-    _ledger(spec, {"event": "end", "pid": job, "exit_code": code, "cause": cause})
+    write_ledger(spec, {"event": "end", "pid": job, "exit_code": code, "cause": cause})
     if cause != SUPERVISOR_LOST:
         end = {"exit_code": code, "cause": cause, "reason": reason, "seconds": seconds}
         write_atomically(str(directory / EXIT), end)
@@ -151,7 +151,7 @@ def _start(directory: Path, spec: dict[str, Any]) -> tuple[int, str]:
     os.close(gate)
     os.close(reporter)
     # Written down before it runs: no execution without its line.
-    _ledger(spec, {"event": "start", "pid": job})
+    write_ledger(spec, {"event": "start", "pid": job})
     with contextlib.suppress(BrokenPipeError):  # it was killed already
         os.write(opener, b"!")
     os.close(opener)
@@ -276,8 +276,14 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(number, f"prctl({option}): {os.strerror(number)}")
 
 
-def _ledger(spec: dict[str, Any], entry: dict[str, Any]) -> None:
-    """Appends a line to the host's ledger; one write, so that lines of others stay whole."""
+def write_ledger(spec: dict[str, Any], entry: dict[str, Any]) -> None:
+    """Appends a line to the host's ledger; one write, so that lines of others stay whole.
+
+    Args:
+        spec: The attempt's, as in ``spec.json``.
+        entry: ``event`` ("start", "end" by the guard; "published" by the manager) and what belongs
+            to it.
+    """
     who = {name: spec[name] for name in ("job_id", "attempt", "runner_id")}
     line = json.dumps({**who, **entry, "at": time.time()}) + "\n"
     descriptor = os.open(spec["ledger"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

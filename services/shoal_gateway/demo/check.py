@@ -1,8 +1,9 @@
 """Judges a run from what was published and what the runners wrote down. Pure: no I/O here.
 
 The store's own word is not enough, since its primary key would hide a second result. So
-publications are counted from the append-only history, executions from the hosts' ledgers (lost
-hosts' too), and every checksum is compared with a second run of the same job outside the gateway.
+publications are counted from the append-only history and from the hosts' ledgers, where each
+manager notes what was accepted from it; executions from the ledgers too (lost hosts' as well); and
+every checksum is compared with a second run of the same job outside the gateway.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Execution:
-    """A line of a ledger: the start of a job's process."""
+class Entry:
+    """A line of a ledger: the start of a job's process, or that its result was accepted."""
 
     job_id: str
     runner_id: str
@@ -85,7 +86,8 @@ class Verdict:
 def judge(
     submitted: Sequence[str],
     outcomes: Iterable[Outcome],
-    ledger: Sequence[Execution],
+    starts: Sequence[Entry],
+    accepted: Sequence[Entry],
     expected: Mapping[str, Mapping[str, str]],
 ) -> Verdict:
     """Judges a run.
@@ -93,12 +95,18 @@ def judge(
     Args:
         submitted: Ids of acknowledged jobs.
         outcomes: What the gateway says of jobs.
-        ledger: Starts in all ledgers.
+        starts: Starts in all ledgers.
+        accepted: Accepted results in all ledgers.
         expected: For each job the checksums of a second run's files.
     """
     found = {each.job_id: each for each in outcomes}
-    starts = Counter(each.job_id for each in ledger)
-    runs = Counter((each.job_id, each.runner_id) for each in ledger)
+    started = Counter(each.job_id for each in starts)
+    runs = Counter((each.job_id, each.runner_id) for each in starts)
+    # A manager that dies after the answer notes nothing, and its successor notes it again: so these
+    # can prove a second result, not the lack of one.
+    publishers: dict[str, set[str]] = {}
+    for each in accepted:
+        publishers.setdefault(each.job_id, set()).add(each.runner_id)
     problems: list[str] = []
     succeeded = failed = lost = twice = attempts_lost = 0
     for job_id in submitted:
@@ -112,23 +120,27 @@ def judge(
             failed += 1
             problems.append(f"job {job_id} is {outcome.state}")
             continue
-        wrong = _wrong(outcome, starts[job_id], runs, expected.get(job_id, {}))
+        wrong = _wrong(outcome, started[job_id], runs, expected.get(job_id, {}))
         problems += wrong
-        if len(outcome.publications) > 1:
+        runners = publishers.get(job_id, set()) | set(outcome.publications)
+        results = max(len(outcome.publications), len(runners))
+        if results > 1:
             twice += 1
-            problems.append(f"job {job_id} published {len(outcome.publications)} results")
+            problems.append(
+                f"job {job_id} published {results} results, of {', '.join(sorted(runners))}"
+            )
         if wrong:
             failed += 1
         else:
             succeeded += 1
-        attempts_lost += max(0, starts[job_id] - 1)
+        attempts_lost += max(0, started[job_id] - 1)
     return Verdict(
         submitted=len(submitted),
         succeeded=succeeded,
         failed=failed,
         lost=lost,
         twice=twice,
-        executed_more_than_once=sum(starts[job_id] > 1 for job_id in submitted),
+        executed_more_than_once=sum(started[job_id] > 1 for job_id in submitted),
         attempts_lost=attempts_lost,
         problems=tuple(problems),
     )

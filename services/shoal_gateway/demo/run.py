@@ -232,8 +232,14 @@ def _check(
                 f"({expected[submission.job_id]})"
             )
     outcomes = [_outcome(gateway, each.job_id, fleet.directory / "fetched") for each in submissions]
-    ledger = [each for path in fleet.layout.ledgers() for each in _read_ledger(path)]
-    return check.judge([each.job_id for each in submissions], outcomes, ledger, expected)
+    lines = [each for path in fleet.layout.ledgers() for each in _read_ledger(path)]
+    return check.judge(
+        [each.job_id for each in submissions],
+        outcomes,
+        [entry for event, entry in lines if event == "start"],
+        [entry for event, entry in lines if event == "published"],
+        expected,
+    )
 
 
 def _outcome(gateway: Gateway, job_id: str, directory: Path) -> check.Outcome:
@@ -261,11 +267,10 @@ def _outcome(gateway: Gateway, job_id: str, directory: Path) -> check.Outcome:
     )
 
 
-def _read_ledger(path: Path) -> Iterator[check.Execution]:
+def _read_ledger(path: Path) -> Iterator[tuple[str, check.Entry]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
-        if entry["event"] == "start":
-            yield check.Execution(entry["job_id"], entry["runner_id"])
+        yield entry["event"], check.Entry(entry["job_id"], entry["runner_id"])
 
 
 def _retry_lines(path: Path) -> tuple[int, int]:

@@ -80,8 +80,9 @@ class Host:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def last(self):
-        """The newest event in the ledger."""
-        return [None, *(entry["event"] for entry in self.ledger())][-1]
+        """The newest event of a job's process in the ledger."""
+        events = (entry["event"] for entry in self.ledger())
+        return [None, *(event for event in events if event != "published")][-1]
 
     def started(self):
         eventually(lambda: self.last() == "start", what="the job's start")

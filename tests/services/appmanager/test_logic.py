@@ -39,7 +39,7 @@ def test_a_job_is_begun_run_stored_and_reported(host):
     assert stored.key == f"{prefix}/outputs/out/b.txt"
     assert b"".join(host.objects.get(f"{prefix}/logs/stdout/{0:020d}")) == b"hello\n"
     eventually(lambda: not host.attempts(), what="an empty host")
-    assert [entry["event"] for entry in host.ledger()] == ["start", "end"]
+    assert [entry["event"] for entry in host.ledger()] == ["start", "end", "published"]
 
 
 def test_a_missing_output_a_failure_and_a_limit_are_said(host):
@@ -229,7 +229,8 @@ def test_a_successor_adopts_what_runs_and_no_job_runs_twice(host):
     segments = [b"".join(host.objects.get(each.key)) for each in host.objects.list(logs)]
     assert b"".join(segments) == b"a\nb\n"
     assert len(segments) == 2
-    assert [entry["event"] for entry in host.ledger()] == ["start", "end"]
+    eventually(lambda: not host.attempts(), what="an empty host")
+    assert [entry["event"] for entry in host.ledger()] == ["start", "end", "published"]
     assert len(host.registry.begun) == 1
 
 

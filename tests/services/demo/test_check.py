@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from shoal_gateway.demo.check import Execution, Outcome, judge
+from shoal_gateway.demo.check import Entry, Outcome, judge
 
 JOBS = [f"job-{n}" for n in range(5)]
 EXPECTED = {job: {"result.json": f"sum-{job}", "forecast.png": f"pic-{job}"} for job in JOBS}
@@ -15,12 +15,14 @@ def good_outcomes():
 
 
 def good_ledger():
-    return [Execution(job, f"runner-{job}") for job in JOBS]
+    return [Entry(job, f"runner-{job}") for job in JOBS]
 
 
-def verdict(outcomes=None, ledger=None, expected=EXPECTED):
+def verdict(outcomes=None, ledger=None, expected=EXPECTED, accepted=None):
     outcomes = good_outcomes() if outcomes is None else outcomes
-    return judge(JOBS, outcomes.values(), good_ledger() if ledger is None else ledger, expected)
+    ledger = good_ledger() if ledger is None else ledger
+    accepted = good_ledger() if accepted is None else accepted
+    return judge(JOBS, outcomes.values(), ledger, accepted, expected)
 
 
 def test_a_good_run_is_good():
@@ -31,7 +33,7 @@ def test_a_good_run_is_good():
 
 
 def test_a_job_that_started_again_elsewhere_is_a_lost_attempt_and_no_fault():
-    found = verdict(ledger=[*good_ledger(), Execution("job-2", "runner-on-a-lost-host")])
+    found = verdict(ledger=[*good_ledger(), Entry("job-2", "runner-on-a-lost-host")])
     assert found.good
     assert (found.attempts_lost, found.executed_more_than_once) == (1, 1)
 
@@ -67,6 +69,17 @@ def spoil(job, **changes):
 def test_two_publications_are_twice():
     found = verdict(spoil("job-0", publications=("runner-job-0", "runner-job-0")))
     assert (found.twice, found.good) == (1, False)
+
+
+def test_a_second_result_that_only_its_host_knows_of_is_twice():
+    found = verdict(accepted=[*good_ledger(), Entry("job-0", "runner-on-another-host")])
+    assert (found.twice, found.good) == (1, False)
+    assert "runner-on-another-host" in found.problems[0]
+
+
+def test_the_same_result_noted_again_by_a_successor_or_by_nobody_is_no_fault():
+    assert verdict(accepted=[*good_ledger(), *good_ledger()]).good
+    assert verdict(accepted=[]).good
 
 
 def test_a_success_that_the_history_does_not_have_is_a_failure():
