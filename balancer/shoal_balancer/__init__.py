@@ -10,6 +10,7 @@ from shoal_balancer.health import Ejection, Health
 from shoal_balancer.load import Load
 from shoal_balancer.node import Node, Outcome
 from shoal_balancer.replica import NO_METADATA, Replica, ReplicaSet, Status
+from shoal_balancer.report import LoadReport
 from shoal_balancer.snapshot import Reserved, Snapshot, elapsed, settled, updated
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Health",
     "LeastLoaded",
     "Load",
+    "LoadReport",
     "Node",
     "Outcome",
     "PeakEwma",
