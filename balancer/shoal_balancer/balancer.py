@@ -8,15 +8,16 @@ new one.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
-from shoal_balancer.choice import Policy
+from shoal_balancer.choice import KeyedPolicy, Policy
 from shoal_balancer.health import Ejection
 from shoal_balancer.node import Node
 from shoal_balancer.replica import Replica
 from shoal_balancer.snapshot import Snapshot, elapsed, settled, updated
+from shoal_balancer.warmup import SlowStart
 
 E = TypeVar("E")
 
@@ -27,6 +28,7 @@ class Balancer(Generic[E]):
     Attributes:
         policy: Load metric and choice.
         ejection: When to eject; None never ejects.
+        slow_start: How newcomers, and a set that was down whole, begin; None: at once.
         snapshot: What picks read now. Frozen; hold it for a consistent look.
 
     Args:
@@ -36,6 +38,7 @@ class Balancer(Generic[E]):
         rng: Randomness; its ``random()`` must be safe to call from several threads.
         lock: A re-entrant lock, for writers only.
         ejection: When to eject; None never ejects.
+        slow_start: How newcomers, and a set that was down whole, begin; None: at once.
         reserve: Seconds that a replica which left the directory is kept.
     """
 
@@ -48,10 +51,12 @@ class Balancer(Generic[E]):
         rng: random.Random,
         lock: AbstractContextManager[object],
         ejection: Ejection | None = Ejection(),  # noqa: B008 - frozen
+        slow_start: SlowStart | None = SlowStart(),  # noqa: B008 - frozen
         reserve: float = 10.0,
     ) -> None:
         self.policy = policy
         self.ejection = ejection
+        self.slow_start = slow_start
         self.snapshot: Snapshot[E] = Snapshot()
         self._clock = clock
         self._connect = connect
@@ -65,6 +70,9 @@ class Balancer(Generic[E]):
         ejected = sum(node.health.ejected for node in snapshot.routable)
         if ejected:
             parts.append(f"{ejected} ejected")
+        unreachable = sum(not node.reachable for node in snapshot.routable)
+        if unreachable:
+            parts.append(f"{unreachable} out of reach")
         if snapshot.reserve:
             usable = sum(entry.usable for entry in snapshot.reserve)
             parts.append(f"{len(snapshot.reserve)} in reserve ({usable} in use)")
@@ -81,6 +89,7 @@ class Balancer(Generic[E]):
                 make=self._make,
                 reserve=self._reserve,
                 ejection=self.ejection,
+                slow_start=self.slow_start,
             )
             return self._publish(old, new)
 
@@ -88,13 +97,24 @@ class Balancer(Generic[E]):
         """Ends reserve times that ran out; returns the nodes that left for good, retired."""
         with self._lock:
             old = self.snapshot
-            return self._publish(old, elapsed(old, self._clock(), self.ejection))
+            return self._publish(old, elapsed(old, self._clock(), self.ejection, self.slow_start))
 
-    def pick(self, now: float, exclude: Collection[Node[E]] = ()) -> Node[E] | None:
+    def reach(self, node: Node[E], reachable: bool) -> None:
+        """Takes in what is known of a node's connection."""
+        if node.reachable is reachable:
+            return
+        with self._lock:
+            node.reachable = reachable
+            self._settle(self._clock())
+
+    def pick(
+        self, now: float, exclude: Collection[Node[E]] = (), key: bytes | None = None
+    ) -> Node[E] | None:
         """A node for a call at ``now``, not in ``exclude``; None when there is none.
 
-        Takes no lock unless an ejection has just run out. The caller says `Node.begin`, and picks
-        again when the node turns out to be retired.
+        Takes no lock unless an ejection has just run out, or the set comes back after none of it
+        could be reached; then a pick may be None so that the first one back is not overrun. The
+        caller says `Node.begin`, and picks again when the node turns out to be retired.
 
         A pick without ``exclude`` may be a probe of an ejected node and must be followed by a call.
         A retry (with ``exclude``) is no probe: it has failed once and should find a healthy node.
@@ -111,10 +131,17 @@ class Balancer(Generic[E]):
                 if probe is not None:
                     return probe
                 snapshot = self.snapshot
+                if self._rng.random() >= snapshot.admission(now, self.slow_start):
+                    return None
             nodes = snapshot.ready
         if not nodes:
             return None
-        return self.policy.choose(nodes, now, self._rng)
+        if key is not None:
+            return cast(KeyedPolicy, self.policy).choose_for(key, nodes, now, self._rng)
+        node = self.policy.choose(nodes, now, self._rng)
+        if node.warming is not None:
+            return self._warmed(node, nodes, now)
+        return node
 
     def failed(self, node: Node[E], latency: float, now: float) -> None:
         """A call on ``node`` failed: counts it, and ejects when it is time."""
@@ -124,7 +151,14 @@ class Balancer(Generic[E]):
             return
         with self._lock:
             permitted = self._may_eject(node, rule)
-            if node.health.fail(rule, now, self._rng, permitted=permitted):
+            if node.health.fail(
+                rule,
+                now,
+                self._rng,
+                permitted=permitted,
+                calls=node.calls,
+                failures=node.failures,
+            ):
                 self._settle(now)
 
     def recovered(self, node: Node[E], now: float) -> None:
@@ -153,7 +187,19 @@ class Balancer(Generic[E]):
         return node in routable and ejected < rule.allowed(len(routable))
 
     def _settle(self, now: float) -> None:
-        self.snapshot = settled(self.snapshot, now, self.ejection)
+        self.snapshot = settled(self.snapshot, now, self.ejection, self.slow_start)
+
+    def _warmed(self, node: Node[E], nodes: Sequence[Node[E]], now: float) -> Node[E]:
+        """A newcomer as often as its age allows, else one of those that are warm."""
+        rule, since = self.slow_start, node.warming
+        share = 1.0 if rule is None or since is None else rule.share(now - since)
+        if share >= 1.0:
+            node.warming = None
+            return node
+        if self._rng.random() < share:
+            return node
+        warm = tuple(other for other in nodes if other.warming is None)
+        return self.policy.choose(warm, now, self._rng) if warm else node
 
     def _publish(self, old: Snapshot[E], new: Snapshot[E]) -> list[Node[E]]:
         # Before pickers see them: a node that is welcome again must not send them away.
@@ -175,12 +221,10 @@ class Balancer(Generic[E]):
     def _probe(self, now: float) -> Node[E] | None:
         """Takes the one probe of an ejected node whose time has come, if there is one."""
         rule = self.ejection
-        if rule is None:
-            return None
         with self._lock:
             self._settle(now)
             probes = self.snapshot.probes
-            if not probes:
+            if rule is None or not probes:
                 return None
             probes[0].health.probe(rule, now)
             self._settle(now)

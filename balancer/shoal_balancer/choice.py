@@ -2,7 +2,11 @@
 
 A policy is two methods (`Policy`): what to remember about each replica, and how to choose among
 them. The nodes that a policy is given are never empty and differ from call to call as replicas
-come, go, are ejected or were tried already; a policy must not keep them.
+come, go, are ejected or were tried already; a policy keeps at most the last ones, to know them
+again.
+
+Two more things a policy may have: ``reports = True`` when its metric wants the load reports of
+servers, and ``choose_for`` when it goes by a call's key (`KeyedPolicy`).
 """
 
 from __future__ import annotations
@@ -27,6 +31,13 @@ class Policy(Protocol):
 
     def choose(self, nodes: Sequence[N], now: float, rng: random.Random) -> N:
         """One of ``nodes``, which are at least one; called by several threads at once."""
+
+
+class KeyedPolicy(Policy, Protocol):
+    """A policy that can keep the calls of one key on one replica."""
+
+    def choose_for(self, key: bytes, nodes: Sequence[N], now: float, rng: random.Random) -> N:
+        """One of ``nodes`` for a call with a key."""
 
 
 def two_distinct(count: int, rng: random.Random) -> tuple[int, int]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
+from shoal_balancer.report import LoadReport
+
 # A failed call counts as at least this many times what its replica usually takes, so that failing
 # fast does not look like being fast (the black hole of linkerd2#15374).
 FAILURE_PENALTY = 5.0
@@ -52,6 +54,9 @@ class Load(Protocol):
     def estimate(self, now: float) -> float | None:
         """What `seed` wants of the peers: the estimate without calls in flight, None if unknown."""
 
+    def report(self, report: LoadReport, now: float) -> None:
+        """The replica says how busy it is; only where the policy says that it wants to know."""
+
 
 class PendingCount:
     """Calls in flight, and nothing else."""
@@ -74,6 +79,9 @@ class PendingCount:
     def estimate(self, now: float) -> float | None:  # noqa: ARG002 - the protocol's shape
         """There is nothing to hand to a newcomer."""
         return None
+
+    def report(self, report: LoadReport, now: float) -> None:
+        """This caller's own calls are all that counts here."""
 
 
 class PeakEwma:
@@ -146,3 +154,6 @@ class PeakEwma:
         if self._average == 0.0:
             return None
         return self.cost(0, now)
+
+    def report(self, report: LoadReport, now: float) -> None:
+        """Latency tells the same, as this caller meets it."""

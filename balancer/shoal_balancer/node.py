@@ -20,6 +20,8 @@ class Outcome(enum.Enum):
     FAILED = "failed"
     # The caller gave up: no word about the replica, and no latency to learn from.
     NEUTRAL = "neutral"
+    # Another replica was faster, and this call was cancelled: its latency is at least that long.
+    OUTRUN = "outrun"
 
 
 class Owner(Protocol[E]):
@@ -54,6 +56,9 @@ class Node(Generic[E]):
             So a node that is retired and idle stays idle.
         calls: Calls ended; approximate under threads, for display.
         failures: Calls failed; approximate likewise.
+        reachable: False while its connection is known to be broken or not made yet. Set by
+            `Balancer.reach` only.
+        warming: When its slow start began, on the balancer's clock; None once it is over.
     """
 
     __slots__ = (
@@ -65,8 +70,10 @@ class Node(Generic[E]):
         "health",
         "load",
         "pending",
+        "reachable",
         "replica",
         "retired",
+        "warming",
     )
 
     def __init__(self, replica: Replica, endpoint: E, load: Load, owner: Owner[E]) -> None:
@@ -78,6 +85,8 @@ class Node(Generic[E]):
         self.retired = False
         self.calls = 0
         self.failures = 0
+        self.reachable = True
+        self.warming: float | None = None
         self._owner = owner
         self._on_idle: Callable[[], object] | None = None
 
@@ -85,6 +94,8 @@ class Node(Generic[E]):
         parts = [self.replica.id, self.replica.target, f"in_flight={self.in_flight}"]
         if self.health.ejected:
             parts.append("ejected")
+        if not self.reachable:
+            parts.append("unreachable")
         if self.retired:
             parts.append("retired")
         return f"<Node {' '.join(parts)}>"
@@ -128,8 +139,11 @@ class Node(Generic[E]):
         elif outcome is Outcome.FAILED:
             self.failures += 1
             self._owner.failed(self, latency, now)
-        elif self.health.probing_until is not None:
-            self._spoil()
+        else:
+            if outcome is Outcome.OUTRUN and latency > (self.load.estimate(now) or 0.0):
+                self.load.observe(latency, now)
+            if self.health.probing_until is not None:
+                self._spoil()
         if self._on_idle is not None:
             self._look()
 

@@ -11,12 +11,15 @@ from typing import Generic, TypeVar
 from shoal_balancer.health import Ejection
 from shoal_balancer.node import Node
 from shoal_balancer.replica import Identity, Replica, ordered
+from shoal_balancer.warmup import SlowStart
 
 E = TypeVar("E")
 
 # When more than this share of a set vanishes in one change without having drained, the directory is
 # more likely wrong than the replicas dead: they stay in use for their reserve time.
 MASS_REMOVAL = 0.5
+# Share of a set that was down whole at which those that are back may get everything again.
+ENOUGH = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,12 @@ class Snapshot(Generic[E]):
         ready: What picks draw from: routable, and not held out as ejected.
         routable: Ready, ejected, and usable ones of the reserve: the last resort.
         probes: Ejected nodes whose time has come; the next pick takes one.
-        refresh_at: When the next ejection ends; picks after that make a new snapshot first.
+        refresh_at: When the next ejection ends; picks after that make a new snapshot first. While
+            the set comes back it is the past, so that each pick asks `admission`.
+        panic: Whether the ejected are called like the others, for too few are left.
+        down: Whether no routable replica can be reached.
+        recovering: Since when some are within reach again after all were out of it; else None.
+        within_reach: Share of the routable that can be reached.
     """
 
     nodes: tuple[Node[E], ...] = ()
@@ -59,6 +67,23 @@ class Snapshot(Generic[E]):
     routable: tuple[Node[E], ...] = ()
     probes: tuple[Node[E], ...] = ()
     refresh_at: float = math.inf
+    panic: bool = False
+    down: bool = False
+    recovering: float | None = None
+    within_reach: float = 1.0
+
+    def admission(self, now: float, slow_start: SlowStart | None) -> float:
+        """Share of calls that are let through, 0 to 1.
+
+        The first replica that comes back of a set that was down whole must not get the load of all
+        at once, or it goes down again. It gets its own share, and what is let through grows to
+        everything within the time of a slow start.
+
+        Source: brpc's cluster recovery, which admits q of n.
+        """
+        if self.recovering is None or slow_start is None:
+            return 1.0
+        return max(self.within_reach, (now - self.recovering) / slow_start.window)
 
     def everyone(self) -> dict[Identity, Node[E]]:
         """Members and reserve by identity."""
@@ -74,12 +99,18 @@ class Snapshot(Generic[E]):
         return statistics.median(known) if known else None
 
 
-def settled(snapshot: Snapshot[E], now: float, ejection: Ejection | None = None) -> Snapshot[E]:
+def settled(
+    snapshot: Snapshot[E],
+    now: float,
+    ejection: Ejection | None = None,
+    slow_start: SlowStart | None = None,
+) -> Snapshot[E]:
     """The snapshot with what follows from its members at ``now``: ready, routable, probes.
 
     The cap of ``ejection`` holds here too, and not only when a replica is ejected: a set that
     shrinks around its ejected members must not be left with none. Those whose time ends first are
-    then ready although they are ejected.
+    then ready although they are ejected. A replica that can't be reached is not ready while another
+    one is.
     """
     routable = tuple(
         node
@@ -96,14 +127,45 @@ def settled(snapshot: Snapshot[E], now: float, ejection: Ejection | None = None)
     ejected.sort(key=lambda entry: entry[:2], reverse=True)
     allowed = 0 if ejection is None else ejection.allowed(len(routable))
     out = {node for _, _, node in ejected[:allowed]}
-    dues = [(node.health.due, node) for node in routable if node in out]
+    reached = tuple(node for node in routable if node.reachable)
+    usable = tuple(node for node in reached if node not in out)
+    panic = bool(out) and ejection is not None and len(usable) < ejection.panic * len(routable)
+    if panic:
+        out, usable = set(), reached
+    dues = [(node.health.due, node) for node in routable if node in out and node.reachable]
+    down, recovering = _recovery(snapshot, now, len(reached), len(routable), slow_start)
+    refresh_at = min((due for due, _ in dues if due > now), default=math.inf)
     return replace(
         snapshot,
-        ready=tuple(node for node in routable if node not in out) if out else routable,
+        # One object where nothing is held out, which policies may recognise.
+        ready=routable
+        if len(usable) == len(routable)
+        else usable or tuple(node for node in routable if node not in out),
         routable=routable,
         probes=tuple(node for due, node in dues if due <= now),
-        refresh_at=min((due for due, _ in dues if due > now), default=math.inf),
+        refresh_at=refresh_at if recovering is None else -math.inf,
+        panic=panic,
+        down=down,
+        recovering=recovering,
+        within_reach=len(reached) / len(routable) if routable else 1.0,
     )
+
+
+def _recovery(
+    snapshot: Snapshot[E], now: float, reached: int, members: int, slow_start: SlowStart | None
+) -> tuple[bool, float | None]:
+    """Whether the set is down, and since when it comes back."""
+    down, recovering = snapshot.down, snapshot.recovering
+    if slow_start is None or not members:
+        return False, None
+    if not reached:
+        return True, None
+    if down:
+        recovering = now
+    over = recovering is not None and now >= recovering + slow_start.window
+    if over or reached >= ENOUGH * members:
+        recovering = None
+    return False, recovering
 
 
 def updated(
@@ -114,11 +176,13 @@ def updated(
     make: Callable[[Replica], Node[E]],
     reserve: float = 10.0,
     ejection: Ejection | None = None,
+    slow_start: SlowStart | None = None,
 ) -> Snapshot[E]:
     """The snapshot after the directory reported a whole new set. Changes nothing but newcomers.
 
     Nodes of replicas that stay, or come back from the reserve, keep their history. Newcomers start
-    at the median estimate of the ready. Those that left go to the reserve.
+    at the median estimate of the ready, and slowly where others are there already. Those that left
+    go to the reserve.
 
     Args:
         old: The snapshot before.
@@ -127,29 +191,42 @@ def updated(
         make: Makes the node of a newcomer.
         reserve: Seconds that a replica stays in the reserve.
         ejection: Whose cap holds.
+        slow_start: How newcomers begin.
     """
     replicas = ordered(observed)
     known = old.everyone()
     median = old.peers(now)
     nodes: list[Node[E]] = []
+    newcomers: list[Node[E]] = []
     for replica in replicas:
         node = known.get(replica.identity)
         if node is None:
             node = make(replica)
             node.load.seed(median, now)
+            newcomers.append(node)
         nodes.append(node)
     kept, expected = _kept(old, replicas, now, reserve)
     new = Snapshot(nodes=tuple(nodes), replicas=replicas, reserve=kept, expected=expected)
-    return settled(new, now, ejection)
+    snapshot = settled(new, now, ejection, slow_start)
+    # Where all are new nobody is there to take their share meanwhile.
+    if slow_start is not None and len(newcomers) < len(snapshot.ready):
+        for node in newcomers:
+            node.warming = now
+    return snapshot
 
 
-def elapsed(old: Snapshot[E], now: float, ejection: Ejection | None = None) -> Snapshot[E]:
+def elapsed(
+    old: Snapshot[E],
+    now: float,
+    ejection: Ejection | None = None,
+    slow_start: SlowStart | None = None,
+) -> Snapshot[E]:
     """The snapshot without those whose reserve time is over; the same one when there are none."""
     kept = tuple(entry for entry in old.reserve if entry.until > now)
     if len(kept) == len(old.reserve):
         return old
     expected = old.expected if any(entry.usable for entry in kept) else 0
-    return settled(replace(old, reserve=kept, expected=expected), now, ejection)
+    return settled(replace(old, reserve=kept, expected=expected), now, ejection, slow_start)
 
 
 def _kept(
