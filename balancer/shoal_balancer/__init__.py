@@ -8,6 +8,7 @@ from shoal_balancer.balancer import Balancer
 from shoal_balancer.budget import RetryBudget
 from shoal_balancer.choice import KeyedPolicy, LeastLoaded, PeakEwma, Policy, Random, RoundRobin
 from shoal_balancer.health import Ejection, Health
+from shoal_balancer.limit import AdaptiveLimit, FixedLimit, Limit, Limiter
 from shoal_balancer.load import Load
 from shoal_balancer.locality import Locality
 from shoal_balancer.node import Node, Outcome
@@ -20,11 +21,15 @@ from shoal_balancer.weighted import ReportedWeight, WeightedRandom, WeightedRoun
 
 __all__ = [
     "NO_METADATA",
+    "AdaptiveLimit",
     "Balancer",
     "Ejection",
+    "FixedLimit",
     "Health",
     "KeyedPolicy",
     "LeastLoaded",
+    "Limit",
+    "Limiter",
     "Load",
     "LoadReport",
     "Locality",

@@ -20,8 +20,8 @@ class LoadReport:
             1 is full; above 1 calls queue.
         qps: Calls that ended, per second, over the last seconds.
         eps: Those of them that failed, per second.
-        named: Anything else, by name, in units of its own: ``in_flight`` (calls that run now),
-            ``cpu`` and ``memory`` (shares, 0 to 1), and what the service adds.
+        named: Anything else, by name, in units of its own: ``in_flight`` (calls that run), what
+            the service adds, and the rest of ORCA: ``cpu_utilization``, ``mem_utilization``.
     """
 
     utilisation: float = 0.0

@@ -20,11 +20,15 @@ from shoal.errors import (
 )
 from shoal.failures import Attempt, CallError
 from shoal.refusal import refuse, refuse_aio
+from shoal.reporter import LoadReporter, report
 from shoal.retry import Retry
 from shoal.server import Server
 from shoal_balancer import (
+    AdaptiveLimit,
     Ejection,
+    FixedLimit,
     LeastLoaded,
+    LoadReport,
     PeakEwma,
     Policy,
     Random,
@@ -35,6 +39,7 @@ from shoal_balancer import (
 )
 
 __all__ = [
+    "AdaptiveLimit",
     "Attempt",
     "BindError",
     "CallError",
@@ -43,8 +48,11 @@ __all__ = [
     "DirectoryClosedError",
     "DrainReport",
     "Ejection",
+    "FixedLimit",
     "InstanceFormatError",
     "LeastLoaded",
+    "LoadReport",
+    "LoadReporter",
     "PeakEwma",
     "Policy",
     "Random",
@@ -60,5 +68,6 @@ __all__ = [
     "refuse",
     "refuse_aio",
     "replica_of",
+    "report",
     "where",
 ]

@@ -1,33 +1,38 @@
-"""The gate of a server: counts calls, notes strangers while it leaves, refuses at its end."""
+"""The gate of a server: counts calls, turns them away when it is full or leaves, adds reports."""
 
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from typing import Any
 
 import grpc
-import grpc.aio
 
+from shoal.admission import Admission, Lane
 from shoal.connections import normal
 from shoal.drain import Phase, Roster
-from shoal.refusal import DRAINING, refuse, refuse_aio
+from shoal.lineage import ATTEMPT_KEY
+from shoal.refusal import DRAINING, OVERLOADED, Trailers, refuse
+from shoal.reporter import LoadReporter
+from shoal.visits import Visit
 
 REPLICA_SERVICE = "shoal.v1.Replica"
 HEALTH_SERVICE = "grpc.health.v1.Health"
 
 # What a draining replica answers on until its end; and what does not count as its work.
-_ALWAYS = (f"/{REPLICA_SERVICE}/", f"/{HEALTH_SERVICE}/", "/grpc.reflection.")
+ALWAYS = (f"/{REPLICA_SERVICE}/", f"/{HEALTH_SERVICE}/", "/grpc.reflection.")
 
-_CLOSED = (Phase.REFUSING, Phase.STOPPING)
-_SORRY = "this replica is shutting down; another one will take the call"
+CLOSED = (Phase.REFUSING, Phase.STOPPING)
+SORRY = "this replica is shutting down; another one will take the call"
 
 
-class _Wrapped:
-    """Handlers and what they were wrapped into: a method's handler is the same for each call."""
+class Wrapped:
+    """Handlers and what they were wrapped into: a method's handler is the same for each call.
+
+    Args:
+        wrap: Makes the new behaviour of a handler.
+    """
 
     # An interceptor may make a new handler each time; then there is no use in remembering.
     _MOST = 1000
@@ -37,12 +42,13 @@ class _Wrapped:
         self._known: dict[str, tuple[Any, Any]] = {}
 
     def of(self, method: str, handler: Any) -> Any:
+        """The handler with its behaviour wrapped."""
         known = self._known.get(method)
         if known is not None and known[0] is handler:
             return known[1]
         if len(self._known) >= self._MOST:
             self._known.clear()
-        wrapped = _swapped(handler, self._wrap)
+        wrapped = _swapped(handler, self._wrap(handler))
         self._known[method] = (handler, wrapped)
         return wrapped
 
@@ -54,30 +60,71 @@ class Gate(grpc.ServerInterceptor):
         roster: Who calls and what runs.
         care: Threads for hellos, goodbyes, health and refusals, which must be answered also when
             the service's own threads are all busy.
+        pool: The service's own threads.
+        reports: Makes load reports; None sends none.
+        admission: The server's limit; None without one.
     """
 
-    def __init__(self, roster: Roster, care: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        roster: Roster,
+        care: ThreadPoolExecutor,
+        pool: ThreadPoolExecutor,
+        reports: LoadReporter | None = None,
+        admission: Admission | None = None,
+    ) -> None:
         self._roster = roster
-        self._counted = _Wrapped(self._counting)
-        self._cared = _Wrapped(functools.partial(_on_pool, care))
+        self._pool = pool
+        self._reports = reports
+        self._admission = admission
+        self._first = Wrapped(functools.partial(self._wrapped, repeated=False))
+        self._repeated = Wrapped(functools.partial(self._wrapped, repeated=True))
+        self._cared = Wrapped(lambda handler: _on_pool(care, behavior_of(handler)))
         # One handler for methods of all kinds: it reads nothing of the request, and answers with a
         # status only.
-        self._refusal: Any = grpc.stream_unary_rpc_method_handler(_on_pool(care, self._turn_away))
+        self._closed: Any = grpc.stream_unary_rpc_method_handler(_on_pool(care, self._turn_away))
+        if admission is not None:
+            put_off = _on_pool(care, functools.partial(self._put_off, admission))
+            self._full: Any = grpc.stream_unary_rpc_method_handler(put_off)
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Grpc's hook, once for each call."""
         method = handler_call_details.method
-        always = method.startswith(_ALWAYS)
-        if not always and self._roster.phase in _CLOSED:
-            return self._refusal
+        if method.startswith(ALWAYS):
+            handler = continuation(handler_call_details)
+            return None if handler is None else self._cared.of(method, handler)
+        if self._roster.phase in CLOSED:
+            return self._closed
         handler = continuation(handler_call_details)
         if handler is None:
             return None
-        return (self._cared if always else self._counted).of(method, handler)
+        if self._admission is not None and self._admission.full and is_unary(handler):
+            return self._full
+        repeated = is_repeated(handler_call_details.invocation_metadata)
+        return (self._repeated if repeated else self._first).of(method, handler)
 
     def _turn_away(self, _requests: Any, context: Any) -> Any:
         self._roster.refuse()
-        refuse(context, _SORRY, reason=DRAINING, code=grpc.StatusCode.UNAVAILABLE)
+        refuse(context, SORRY, reason=DRAINING, code=grpc.StatusCode.UNAVAILABLE, also=self._also())
+
+    def _put_off(self, admission: Admission, _requests: Any, context: Any) -> Any:
+        message, pushback = admission.turn_away()
+        refuse(context, message, reason=OVERLOADED, pushback=pushback, also=self._also())
+
+    def _also(self) -> Trailers:
+        return self._reports.trailers() if self._reports is not None else ()
+
+    def _wrapped(self, handler: Any, *, repeated: bool) -> Any:
+        behavior = behavior_of(handler)
+        inner = behavior
+        if self._reports is not None or repeated:
+            visited = self._visited_stream if handler.response_streaming else self._visited
+            inner = visited(behavior, repeated=repeated)
+        counted = self._counting(inner)
+        if self._admission is not None and is_unary(handler):
+            pool = getattr(behavior, "experimental_thread_pool", self._pool)
+            return _on_pool(Lane(pool, self._admission), counted)
+        return counted
 
     def _counting(self, behavior: Any) -> Any:
         roster = self._roster
@@ -94,88 +141,46 @@ class Gate(grpc.ServerInterceptor):
 
         return counted
 
-
-class AioGate(grpc.aio.ServerInterceptor):
-    """The same for the asyncio server."""
-
-    def __init__(self, roster: Roster) -> None:
-        self._roster = roster
-        self._counted = _Wrapped(self._counting)
-        self._refusal: Any = grpc.stream_unary_rpc_method_handler(self._turn_away)
-
-    async def intercept_service(
-        self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
-    ) -> Any:
-        """Grpc's hook, once for each call."""
-        method = handler_call_details.method
-        always = method.startswith(_ALWAYS)
-        if not always and self._roster.phase in _CLOSED:
-            return self._refusal
-        handler = await continuation(handler_call_details)
-        if handler is None or always:
-            return handler
-        return self._counted.of(method, handler)
-
-    async def _turn_away(self, _requests: Any, context: Any) -> Any:
-        self._roster.refuse()
-        await refuse_aio(context, _SORRY, reason=DRAINING, code=grpc.StatusCode.UNAVAILABLE)
-
-    def _enter(self, context: Any) -> None:
-        if self._roster.phase is not Phase.SERVING:
-            self._roster.called(normal(context.peer()))
-        self._roster.begin()
-
-    def _counting(self, behavior: Any) -> Any:
-        # grpc.aio looks at what kind of function a handler is, so each kind keeps its kind.
-        if inspect.isasyncgenfunction(behavior):
-            return self._counting_stream(behavior)
-        if inspect.iscoroutinefunction(behavior):
-            return self._counting_coroutine(behavior)
-        return self._counting_blocking(behavior)
-
-    def _counting_stream(self, behavior: Any) -> Any:
-        @functools.wraps(behavior)
-        async def counted(request: Any, context: Any) -> Any:
-            self._enter(context)
-            context.add_done_callback(self._roster.end)
-            async with aclosing(behavior(request, context)) as responses:
-                async for response in responses:
-                    yield response
-
-        return counted
-
-    def _counting_coroutine(self, behavior: Any) -> Any:
-        @functools.wraps(behavior)
-        async def counted(request: Any, context: Any) -> Any:
-            self._enter(context)
-            context.add_done_callback(self._roster.end)
-            return await behavior(request, context)
-
-        return counted
-
-    def _counting_blocking(self, behavior: Any) -> Any:
-        """On the executor's threads, whose contexts tell nobody of a call's end."""
-        if inspect.isgeneratorfunction(behavior):
-
-            @functools.wraps(behavior)
-            def streamed(request: Any, context: Any) -> Any:
-                self._enter(context)
-                try:
-                    yield from behavior(request, context)
-                finally:
-                    self._roster.end()
-
-            return streamed
+    def _visited(self, behavior: Any, *, repeated: bool) -> Any:
+        reports = self._reports
 
         @functools.wraps(behavior)
-        def counted(request: Any, context: Any) -> Any:
-            self._enter(context)
-            try:
-                return behavior(request, context)
-            finally:
-                self._roster.end()
+        def visited(request: Any, context: Any, *rest: Any) -> Any:
+            with Visit(context, reports, repeated=repeated):
+                return behavior(request, context, *rest)
 
-        return counted
+        return visited
+
+    def _visited_stream(self, behavior: Any, *, repeated: bool) -> Any:
+        reports = self._reports
+
+        @functools.wraps(behavior)
+        def visited(request: Any, context: Any) -> Any:
+            with Visit(context, reports, repeated=repeated):
+                yield from behavior(request, context)
+
+        return visited
+
+
+def is_unary(handler: Any) -> bool:
+    """Whether a handler takes one request and gives one answer."""
+    return not (handler.request_streaming or handler.response_streaming)
+
+
+def is_repeated(metadata: Any) -> bool:
+    """Whether a call is not its caller's first attempt."""
+    return any(key == ATTEMPT_KEY for key, _ in metadata or ())
+
+
+def behavior_of(handler: Any) -> Any:
+    """A handler's function, whichever of the four kinds it is."""
+    return getattr(handler, _kind(handler))
+
+
+def _kind(handler: Any) -> str:
+    requests = "stream" if handler.request_streaming else "unary"
+    responses = "stream" if handler.response_streaming else "unary"
+    return f"{requests}_{responses}"
 
 
 def _on_pool(pool: ThreadPoolExecutor, behavior: Any) -> Any:
@@ -188,13 +193,6 @@ def _on_pool(pool: ThreadPoolExecutor, behavior: Any) -> Any:
     return elsewhere
 
 
-def _swapped(handler: Any, wrap: Callable[[Any], Any]) -> Any:
-    """The handler with its behaviour wrapped, whichever of the four kinds it is."""
-    makers = {
-        (False, False): (grpc.unary_unary_rpc_method_handler, handler.unary_unary),
-        (False, True): (grpc.unary_stream_rpc_method_handler, handler.unary_stream),
-        (True, False): (grpc.stream_unary_rpc_method_handler, handler.stream_unary),
-        (True, True): (grpc.stream_stream_rpc_method_handler, handler.stream_stream),
-    }
-    make, behavior = makers[(bool(handler.request_streaming), bool(handler.response_streaming))]
-    return make(wrap(behavior), handler.request_deserializer, handler.response_serializer)
+def _swapped(handler: Any, behavior: Any) -> Any:
+    make = getattr(grpc, f"{_kind(handler)}_rpc_method_handler")
+    return make(behavior, handler.request_deserializer, handler.response_serializer)

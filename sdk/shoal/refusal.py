@@ -20,9 +20,11 @@ REFUSED_KEY = "shoal-refused"
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
 DRAINING = "draining"
+OVERLOADED = "overloaded"
 FULL = "full"
 
 Metadata = Iterable[tuple[str, str | bytes]]
+Trailers = tuple[tuple[str, str | bytes], ...]
 
 
 def trailers(reason: str, pushback: float | None = None) -> tuple[tuple[str, str], ...]:
@@ -40,6 +42,7 @@ def refuse(
     reason: str = FULL,
     code: grpc.StatusCode = grpc.StatusCode.RESOURCE_EXHAUSTED,
     pushback: float | None = None,
+    also: Trailers = (),
 ) -> NoReturn:
     """Ends a call that nothing was done for, so that the caller may try another replica.
 
@@ -50,12 +53,14 @@ def refuse(
         message: For a person: what is full, since when, and what else to do.
         reason: One word for programs.
         code: The status that a caller sees when every replica refuses.
-        pushback: Seconds that the caller should wait before any further attempt.
+        pushback: Seconds that the caller should wait before it asks this replica again; negative
+            forbids any further attempt.
+        also: More trailing metadata.
 
     Raises:
         Exception: always; grpc's way of ending a handler.
     """
-    context.set_trailing_metadata(trailers(reason, pushback))
+    context.set_trailing_metadata((*trailers(reason, pushback), *also))
     context.abort(code, message)
 
 
@@ -66,9 +71,10 @@ async def refuse_aio(
     reason: str = FULL,
     code: grpc.StatusCode = grpc.StatusCode.RESOURCE_EXHAUSTED,
     pushback: float | None = None,
+    also: Trailers = (),
 ) -> NoReturn:
     """Ends a call of an asyncio handler as `refuse` does; to be awaited."""
-    await context.abort(code, message, trailers(reason, pushback))
+    await context.abort(code, message, (*trailers(reason, pushback), *also))
     raise AssertionError("abort returned")
 
 

@@ -15,13 +15,15 @@ from typing import Any
 import grpc
 
 from shoal import addresses, forks, signals, standard
+from shoal.admission import Admission, Workers
 from shoal.drain import STEP, Drain, DrainReport, Phase, Roster
 from shoal.errors import RegistrationError
 from shoal.gate import REPLICA_SERVICE, Gate
 from shoal.hellos import Hellos
 from shoal.protocols import DirectoryLike, Registration
+from shoal.reporter import LoadReporter, reporter_of
 from shoal.serving import Identity, Shell
-from shoal_balancer import Replica, Status
+from shoal_balancer import Limit, Replica, Status
 from shoal_protos.v1 import replica_pb2_grpc
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,12 @@ class Server(Shell, grpc.Server):
         linger: Most seconds to wait for callers to move away in a drain.
         grace: Most seconds for calls in flight to end after that. Then they are cut off; but a
             handler that does not notice (``context.is_active()``) still keeps Python from exiting.
+        load_reports: Whether each answer says how loaded the server is; or what says it.
+        limit: Most calls at once, fixed or following the latency; the rest is refused before its
+            handler, in a way that is safe to send to another replica. Streams are not under it.
+
+    Attributes:
+        load: Makes the load reports; None where there are none.
 
     Raises:
         ImportError: health or reflection is wanted and its package is not installed.
@@ -83,6 +91,8 @@ class Server(Shell, grpc.Server):
         reflection: bool = True,
         linger: float = 5.0,
         grace: float = 30.0,
+        load_reports: bool | LoadReporter = False,
+        limit: Limit | None = None,
     ) -> None:
         forks.check(f"a server of '{service}'")
         if reflection:
@@ -104,12 +114,22 @@ class Server(Shell, grpc.Server):
         self.grace = grace
         self._moved = threading.Event()
         self.roster = Roster(self._moved.set, self.peers)
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"shoal-{service}")
+        self._pool = Workers(workers, thread_name_prefix=f"shoal-{service}")
         self._care = ThreadPoolExecutor(2, thread_name_prefix=f"shoal-{service}-care")
+        self.load = reporter_of(load_reports)
+        admission = Admission(limit) if limit is not None else None
+        if self.load is not None:
+            self.load.serves(
+                lambda: self.roster.running + self._pool.waiting,
+                lambda: workers if admission is None else admission.limiter.limit,
+            )
         forks.starts()
         self._server: grpc.Server = grpc.server(
             self._pool,
-            interceptors=[Gate(self.roster, self._care), *interceptors],
+            interceptors=[
+                Gate(self.roster, self._care, self._pool, self.load, admission),
+                *interceptors,
+            ],
             options=addresses.exclusive(options),
             compression=compression,
             maximum_concurrent_rpcs=maximum_concurrent_rpcs,

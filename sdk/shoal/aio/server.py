@@ -14,13 +14,16 @@ import grpc
 import grpc.aio
 
 from shoal import addresses, forks, signals, standard
+from shoal.admission import Admission
+from shoal.aio.gate import AioGate
 from shoal.drain import STEP, Drain, DrainReport, Phase, Roster
 from shoal.errors import RegistrationError
-from shoal.gate import REPLICA_SERVICE, AioGate
+from shoal.gate import REPLICA_SERVICE
 from shoal.hellos import AioHellos
 from shoal.protocols import DirectoryLike, Registration
+from shoal.reporter import LoadReporter, reporter_of
 from shoal.serving import Identity, Shell
-from shoal_balancer import Replica, Status
+from shoal_balancer import Limit, Replica, Status
 from shoal_protos.v1 import replica_pb2_grpc
 
 logger = logging.getLogger(__name__)
@@ -53,6 +56,13 @@ class Server(Shell, grpc.aio.Server):
         reflection: Whether to serve reflection.
         linger: Most seconds to wait for callers to move away in a drain.
         grace: Most seconds for calls in flight to end after that; then they are cancelled.
+        load_reports: Whether each answer says how loaded the server is; or what says it. Without a
+            limit the reporter must be told the capacity to say a utilisation.
+        limit: Most calls at once, fixed or following the latency; the rest is refused before its
+            handler, in a way that is safe to send to another replica. Streams are not under it.
+
+    Attributes:
+        load: Makes the load reports; None where there are none.
 
     Raises:
         ImportError: health or reflection is wanted and its package is not installed.
@@ -79,6 +89,8 @@ class Server(Shell, grpc.aio.Server):
         reflection: bool = True,
         linger: float = 5.0,
         grace: float = 30.0,
+        load_reports: bool | LoadReporter = False,
+        limit: Limit | None = None,
     ) -> None:
         forks.check(f"an asyncio server of '{service}'", aio=True)
         if reflection:
@@ -102,10 +114,17 @@ class Server(Shell, grpc.aio.Server):
         self._moved = asyncio.Event()
         self._ordered = asyncio.Event()
         self.roster = Roster(self._wake, self.peers)
+        self.load = reporter_of(load_reports)
+        admission = Admission(limit) if limit is not None else None
+        if self.load is not None:
+            self.load.serves(
+                lambda: self.roster.running,
+                lambda: None if admission is None else admission.limiter.limit,
+            )
         forks.starts(aio=True)
         self._server: grpc.aio.Server = grpc.aio.server(
             executor,
-            interceptors=[AioGate(self.roster), *interceptors],
+            interceptors=[AioGate(self.roster, self.load, admission), *interceptors],
             options=addresses.exclusive(options),
             compression=compression,
             maximum_concurrent_rpcs=maximum_concurrent_rpcs,
