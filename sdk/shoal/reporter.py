@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -20,6 +21,10 @@ logger = logging.getLogger(__name__)
 _SAID = "shoal_said"
 
 _OWN = "utilisation"
+
+# Most bytes of a report, which is sent twice in base64: callers take 8 KiB of metadata by default
+# and fail the call beyond.
+MOST = 2048
 
 Code = grpc.StatusCode
 
@@ -174,7 +179,12 @@ class LoadReporter:
         self, said: dict[str, float] | None = None, *, itself: int = 0
     ) -> tuple[tuple[str, bytes], ...]:
         """`report` as trailing metadata."""
-        return orca.trailers(orca.encode(self.report(said, itself=itself)))
+        report = self.report(said, itself=itself)
+        data = orca.encode(report)
+        if len(data) > MOST:
+            logger.warning("a load report of %d bytes goes without what was named", len(data))
+            data = orca.encode(replace(report, named={}))
+        return orca.trailers(data)
 
     def _measured(self, in_flight: float) -> float:
         if self._utilisation is not None:
@@ -238,5 +248,7 @@ def listen(context: Any) -> dict[str, float]:
 
 
 def _check(name: str, value: float) -> None:
+    # Raises for half a surrogate pair, here rather than when the call ends.
+    name.encode()
     if not math.isfinite(value) or (name == _OWN and value < 0.0):
         raise ValueError(f"{name} can't be {value!r} in a load report")
