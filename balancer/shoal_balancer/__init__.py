@@ -11,7 +11,8 @@ from shoal_balancer.health import Ejection, Health
 from shoal_balancer.limit import AdaptiveLimit, FixedLimit, Limit, Limiter
 from shoal_balancer.load import Load
 from shoal_balancer.locality import Locality
-from shoal_balancer.node import Node, Outcome
+from shoal_balancer.node import Node, Observer, Outcome
+from shoal_balancer.quantile import Quantile
 from shoal_balancer.replica import NO_METADATA, Replica, ReplicaSet, Status
 from shoal_balancer.report import LoadReport
 from shoal_balancer.snapshot import Reserved, Snapshot, elapsed, settled, updated
@@ -34,9 +35,11 @@ __all__ = [
     "LoadReport",
     "Locality",
     "Node",
+    "Observer",
     "Outcome",
     "PeakEwma",
     "Policy",
+    "Quantile",
     "Random",
     "Rendezvous",
     "Replica",

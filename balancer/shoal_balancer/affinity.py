@@ -57,12 +57,15 @@ class Rendezvous:
 
     Args:
         bound: Calls in flight that a replica may have at most, over the mean; above 1.
+        least: Calls in flight that it may have in any case, so that a few calls at once don't
+            scatter a key where there is hardly any load.
     """
 
-    def __init__(self, bound: float = 1.25) -> None:
+    def __init__(self, bound: float = 1.25, least: int = 4) -> None:
         if not bound > 1.0:
             raise ValueError(f"bound must be above 1, not {bound!r}")
         self.bound = bound
+        self.least = least
         self._known: tuple[Sequence[Node[Any]], tuple[int, ...]] = ((), ())
 
     def __repr__(self) -> str:
@@ -87,7 +90,8 @@ class Rendezvous:
             attraction(mixed(hashed, bits), max(node.replica.weight, 0.0))
             for node, bits in zip(nodes, ids, strict=True)
         ]
-        room = math.ceil(self.bound * (sum(len(node.pending) for node in nodes) + 1) / len(nodes))
+        total = sum(len(node.pending) for node in nodes) + 1
+        room = max(self.least, math.ceil(self.bound * total / len(nodes)))
         best = max(range(len(nodes)), key=draws.__getitem__)
         if len(nodes[best].pending) < room:
             return nodes[best]

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar, cast
 
 from shoal_balancer.choice import KeyedPolicy, Policy
 from shoal_balancer.health import Ejection
-from shoal_balancer.node import Node
+from shoal_balancer.node import Node, ObservedNode, Observer
 from shoal_balancer.replica import Replica
 from shoal_balancer.snapshot import Snapshot, elapsed, settled, updated
 from shoal_balancer.warmup import SlowStart
@@ -40,6 +40,7 @@ class Balancer(Generic[E]):
         ejection: When to eject; None never ejects.
         slow_start: How newcomers, and a set that was down whole, begin; None: at once.
         reserve: Seconds that a replica which left the directory is kept.
+        observer: Told of ends and ejections; None costs nothing.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Balancer(Generic[E]):
         ejection: Ejection | None = Ejection(),  # noqa: B008 - frozen
         slow_start: SlowStart | None = SlowStart(),  # noqa: B008 - frozen
         reserve: float = 10.0,
+        observer: Observer | None = None,
     ) -> None:
         self.policy = policy
         self.ejection = ejection
@@ -63,6 +65,7 @@ class Balancer(Generic[E]):
         self._rng = rng
         self._lock = lock
         self._reserve = reserve
+        self._observer = observer
 
     def __repr__(self) -> str:
         snapshot = self.snapshot
@@ -99,7 +102,7 @@ class Balancer(Generic[E]):
             old = self.snapshot
             return self._publish(old, elapsed(old, self._clock(), self.ejection, self.slow_start))
 
-    def reach(self, node: Node[E], reachable: bool) -> None:
+    def reach(self, node: Node[E], *, reachable: bool) -> None:
         """Takes in what is known of a node's connection."""
         if node.reachable is reachable:
             return
@@ -160,6 +163,8 @@ class Balancer(Generic[E]):
                 failures=node.failures,
             ):
                 self._settle(now)
+                if self._observer is not None:
+                    self._observer.ejected(node.replica, (node.health.until or now) - now)
 
     def recovered(self, node: Node[E], now: float) -> None:
         """A call on ``node`` succeeded: forgets the streak, and ends an ejection that it proves."""
@@ -170,6 +175,8 @@ class Balancer(Generic[E]):
                 # with as well, it would wait for a minute more.
                 node.load.seed(snapshot.peers(now), now)
                 self._settle(now)
+                if self._observer is not None:
+                    self._observer.readmitted(node.replica)
 
     def unproven(self, node: Node[E]) -> None:
         """The probe of ``node`` was given up by its caller: lets another pick be the probe."""
@@ -178,7 +185,10 @@ class Balancer(Generic[E]):
                 self._settle(self._clock())
 
     def _make(self, replica: Replica) -> Node[E]:
-        return Node(replica, self._connect(replica), self.policy.load(), self)
+        endpoint, load = self._connect(replica), self.policy.load()
+        if self._observer is not None:
+            return ObservedNode(replica, endpoint, load, self, self._observer)
+        return Node(replica, endpoint, load, self)
 
     def _may_eject(self, node: Node[E], rule: Ejection) -> bool:
         routable = self.snapshot.routable

@@ -37,6 +37,19 @@ class Owner(Protocol[E]):
         """The probe of an ejected replica ended without proving anything."""
 
 
+class Observer(Protocol):
+    """Who is told of what happens, for metrics; called on the threads of calls."""
+
+    def ended(self, replica: Replica, latency: float, outcome: Outcome) -> None:
+        """A call, or one attempt of it, has ended after ``latency`` seconds."""
+
+    def ejected(self, replica: Replica, seconds: float) -> None:
+        """A replica gets no calls for ``seconds``."""
+
+    def readmitted(self, replica: Replica) -> None:
+        """An ejected replica has shown itself well."""
+
+
 class Node(Generic[E]):
     """One replica with this caller's experience of it.
 
@@ -166,3 +179,20 @@ class Node(Generic[E]):
         # Of several calls in flight any may be the probe, and there must not be two.
         if not self.pending:
             self._owner.unproven(self)
+
+
+class ObservedNode(Node[E]):
+    """A node whose ends are told to an observer; a class of its own, so that others pay nothing."""
+
+    __slots__ = ("_observer",)
+
+    def __init__(
+        self, replica: Replica, endpoint: E, load: Load, owner: Owner[E], observer: Observer
+    ) -> None:
+        super().__init__(replica, endpoint, load, owner)
+        self._observer = observer
+
+    def end(self, latency: float, outcome: Outcome, now: float) -> None:
+        """As `Node.end`, and tells of it."""
+        super().end(latency, outcome, now)
+        self._observer.ended(self.replica, latency, outcome)

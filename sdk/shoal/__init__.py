@@ -19,23 +19,34 @@ from shoal.errors import (
     ShoalForkError,
 )
 from shoal.failures import Attempt, CallError
+from shoal.hedging import Hedge
+from shoal.hooks import Hooks
 from shoal.refusal import refuse, refuse_aio
 from shoal.reporter import LoadReporter, report
 from shoal.retry import Retry
 from shoal.server import Server
+from shoal.views import ChannelView, ReplicaView
 from shoal_balancer import (
     AdaptiveLimit,
     Ejection,
     FixedLimit,
+    KeyedPolicy,
     LeastLoaded,
     LoadReport,
+    Locality,
+    Outcome,
     PeakEwma,
     Policy,
     Random,
+    Rendezvous,
     Replica,
     RetryBudget,
     RoundRobin,
+    SlowStart,
     Status,
+    Subset,
+    WeightedRandom,
+    WeightedRoundRobin,
 )
 
 __all__ = [
@@ -44,27 +55,39 @@ __all__ = [
     "BindError",
     "CallError",
     "Channel",
+    "ChannelView",
     "Directory",
     "DirectoryClosedError",
     "DrainReport",
     "Ejection",
     "FixedLimit",
+    "Hedge",
+    "Hooks",
     "InstanceFormatError",
+    "KeyedPolicy",
     "LeastLoaded",
     "LoadReport",
     "LoadReporter",
+    "Locality",
+    "Outcome",
     "PeakEwma",
     "Policy",
     "Random",
     "RegistrationError",
+    "Rendezvous",
     "Replica",
+    "ReplicaView",
     "Retry",
     "RetryBudget",
     "RoundRobin",
     "Server",
     "ShoalError",
     "ShoalForkError",
+    "SlowStart",
     "Status",
+    "Subset",
+    "WeightedRandom",
+    "WeightedRoundRobin",
     "refuse",
     "refuse_aio",
     "replica_of",

@@ -29,6 +29,9 @@ LOOK_AGAIN = 0.25
 ATTEMPT_KEY = "shoal-attempt"
 
 
+# What a call over a connection that is not there ends with.
+_LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
 # How calls wait for a replica that can be reached where retries are off.
 _PATIENT = Retry()
 
@@ -55,6 +58,7 @@ class CallState:
         safe: Whether the method may be sent twice.
         deadline: On the pool's clock; infinity without one.
         wait_for_ready: Whether the call waits for a replica that can be reached.
+        key: What the call's affinity goes by; None without one.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class CallState:
         safe: bool,
         deadline: float,
         wait_for_ready: bool,
+        key: bytes | None = None,
     ) -> None:
         self.pool = pool
         self.retry = retry
@@ -73,6 +78,7 @@ class CallState:
         self.safe = safe
         self.deadline = deadline
         self.wait_for_ready = wait_for_ready
+        self.key = key
         self.tried: list[ReplicaNode] = []
         self.attempts: tuple[Attempt, ...] = ()
         # A stream of requests, when that is what is sent; it may have grown too long to send again.
@@ -84,7 +90,6 @@ class CallState:
         self._counted = 0
         self._rounds = 0
         self._last: Failure | None = None
-        self._wait = (retry or _PATIENT).wait()
 
     def timeout(self, now: float) -> float | None:
         """Seconds for the next attempt; None without any bound."""
@@ -120,6 +125,9 @@ class CallState:
     ) -> str | None:
         """Records a failed attempt, tells the balancer, and decides.
 
+        Returns:
+            Why this was the last attempt; None when the call is to be sent again.
+
         Args:
             node: Where it went.
             error: grpc's error.
@@ -128,10 +136,21 @@ class CallState:
             bound: The timeout that this attempt had; None without one.
             begun: Whether the balancer still waits for this call's end.
             answered: Whether a stream has handed out messages, so that nothing may be repeated.
-
-        Returns:
-            Why this was the last attempt; None when the call is to be sent again.
         """
+        self.record(node, error, began=began, ended=ended, bound=bound, begun=begun)
+        return self.verdict(node, ended, answered=answered)
+
+    def record(
+        self,
+        node: ReplicaNode,
+        error: Any,
+        *,
+        began: float,
+        ended: float,
+        bound: float | None,
+        begun: bool = True,
+    ) -> None:
+        """Records a failed attempt and tells the balancer; arguments as in `failed`."""
         failure = self._failure(node, error, began, ended, bound)
         if begun:
             node.end(ended - began, failure.outcome, ended)
@@ -143,6 +162,12 @@ class CallState:
         self._last = failure
         if not failure.untouched:
             self._counted += 1
+
+    def verdict(self, node: ReplicaNode, ended: float, *, answered: bool = False) -> str | None:
+        """Why the attempt that was recorded last is the last one; None to send the call again."""
+        failure = self._last
+        if failure is None:
+            raise RuntimeError("no attempt was recorded")
         if answered:
             return "messages were handed out already"
         if self.requests is not None and not self.requests.replayable:
@@ -168,12 +193,14 @@ class CallState:
                 "retry: attempt %d of %s after %s at %s (%s): %s: %s",
                 len(self.attempts) + 1,
                 self.method,
-                replica.id,
-                replica.target,
+                node.replica.id,
+                node.replica.target,
                 "refused" if failure.refused else "never sent" if failure.unsent else "failed",
                 failure.code.name,
-                details,
+                self.attempts[-1].details,
             )
+            if self.pool.retried is not None:
+                self.pool.retried(self.method, len(self.attempts) + 1, self.attempts[-1])
         return why
 
     def delay(self, state: tenacity.RetryCallState | None = None) -> float:
@@ -195,7 +222,8 @@ class CallState:
             return min(last.pushback, rest)
         if last.untouched and self.tried:
             return 0.0
-        return min(float(self._wait(state)), rest)
+        wait = (self.retry or _PATIENT).wait()
+        return min(float(wait(state)), rest)
 
     def summary(self, why: str, fallback: str = "") -> str:
         """The details of the final error."""
@@ -207,10 +235,15 @@ class CallState:
     ) -> Failure:
         code = error.code()
         trailing = error.trailing_metadata()
+        connected = node.endpoint.connected
+        if not connected and code in _LOST:
+            self.pool.lost(node)
+        if self.pool.reports:
+            self.pool.heard(node, trailing)
         return Failure(
             code=code,
             refused=refusal_in(trailing),
-            unsent=never_connected(code, error.details(), node.endpoint.connected),
+            unsent=never_connected(code, error.details(), connected),
             pushback=pushback_in(trailing),
             own_deadline=(
                 code is grpc.StatusCode.DEADLINE_EXCEEDED

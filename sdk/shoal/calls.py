@@ -42,8 +42,13 @@ class UnaryUnaryMethod(Method, bases.UnaryUnary):
         pool = self.pool
         clock = pool.clock
         began = clock()
+        if not self._plain:
+            response, _ = self.with_call(
+                request, timeout, metadata, credentials, wait_for_ready, compression
+            )
+            return response
         node = pool.pick(began)
-        if node is not None and self._plain:
+        if node is not None:
             node.begin()
             if not node.retired:
                 endpoint = node.endpoint
@@ -107,8 +112,18 @@ class UnaryUnaryMethod(Method, bases.UnaryUnary):
         compression: grpc.Compression | None = None,
     ) -> tuple[Any, Any]:
         """Calls and returns the response and the call; `shoal.replica_of` says who served it."""
-        state = self.state(timeout, wait_for_ready=wait_for_ready)
+        state = self.state(
+            timeout, wait_for_ready=wait_for_ready, request=request, metadata=metadata
+        )
         self._deposit()
+        if self.hedging is not None:
+            self.hedging.deposit()
+
+            def begin(inner: Any, bound: float | None, sent: Any) -> Any:
+                return inner.future(request, bound, sent, credentials, None, compression)
+
+            race = self.hedging.attempt
+            return self.drive(state, lambda: race(self, state, metadata, begin))
 
         def send(inner: Any, bound: float | None, sent: Any) -> tuple[Any, Any]:
             return inner.with_call(request, bound, sent, credentials, None, compression)  # type: ignore[no-any-return]
@@ -130,7 +145,10 @@ class UnaryUnaryMethod(Method, bases.UnaryUnary):
             return inner.future(request, bound, sent, credentials, None, compression)
 
         self._deposit()
-        return CallFuture(self, self.state(timeout, wait_for_ready=wait_for_ready), metadata, send)
+        state = self.state(
+            timeout, wait_for_ready=wait_for_ready, request=request, metadata=metadata
+        )
+        return CallFuture(self, state, metadata, send)
 
 
 class UnaryStreamMethod(Method, bases.UnaryStream):
@@ -153,7 +171,9 @@ class UnaryStreamMethod(Method, bases.UnaryStream):
             return inner(request, bound, sent, credentials, None, compression)
 
         self._deposit()
-        state = self.state(timeout, wait_for_ready=wait_for_ready)
+        state = self.state(
+            timeout, wait_for_ready=wait_for_ready, request=request, metadata=metadata
+        )
         return ResponseStream(self, state, metadata, send)
 
 
@@ -200,7 +220,7 @@ class StreamUnaryMethod(_RequestStreamMethod, bases.StreamUnary):
         compression: grpc.Compression | None = None,
     ) -> tuple[Any, Any]:
         """Calls and returns the response and the call."""
-        state = self.state(timeout, wait_for_ready=wait_for_ready)
+        state = self.state(timeout, wait_for_ready=wait_for_ready, metadata=metadata)
         state.requests = requests = self.replayed(request_iterator)
         self._deposit()
 
@@ -220,7 +240,7 @@ class StreamUnaryMethod(_RequestStreamMethod, bases.StreamUnary):
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Calls in the background; a `CallFuture`."""
-        state = self.state(timeout, wait_for_ready=wait_for_ready)
+        state = self.state(timeout, wait_for_ready=wait_for_ready, metadata=metadata)
         state.requests = requests = self.replayed(request_iterator)
         self._deposit()
 
@@ -245,7 +265,7 @@ class StreamStreamMethod(_RequestStreamMethod, bases.StreamStream):
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Calls; a `ResponseStream`, which the responses are iterated over from."""
-        state = self.state(timeout, wait_for_ready=wait_for_ready)
+        state = self.state(timeout, wait_for_ready=wait_for_ready, metadata=metadata)
         state.requests = requests = self.replayed(request_iterator)
         self._deposit()
 

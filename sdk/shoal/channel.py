@@ -10,6 +10,7 @@ from typing import Any, Self
 import grpc
 
 from shoal import forks
+from shoal.affinity import Key
 from shoal.attempts import CallState, cancellation
 from shoal.calls import (
     StreamStreamMethod,
@@ -18,18 +19,24 @@ from shoal.calls import (
     UnaryUnaryMethod,
 )
 from shoal.failures import CallError, describe
+from shoal.hedging import Hedge
+from shoal.hooks import Hooks
 from shoal.pool import Filter, Pool, ReplicaNode
 from shoal.protocols import DirectoryLike
 from shoal.retry import Retry
 from shoal.transport import Options, SyncTransport
-from shoal_balancer import Ejection, Policy, Replica
+from shoal.views import ChannelView, view
+from shoal_balancer import Ejection, Policy, Replica, SlowStart, Subset
 
 # A caller that has just begun to look is given this long for the first answer, seconds; without it
 # the first call of every program would fail.
 FIRST_ANSWER = 5.0
+# A call that is held back while a set comes back after it was down whole is given this long.
+RETURN = 10.0
 
 DEFAULT_RETRY = Retry()
 DEFAULT_EJECTION = Ejection()
+DEFAULT_SLOW_START = SlowStart()
 
 
 def where(
@@ -78,6 +85,14 @@ class Channel(grpc.Channel):
         options: grpc's channel options, for each replica's connection.
         compression: grpc's default compression.
         ejection: When a failing replica is left alone for a while; None never.
+        slow_start: How a newcomer among others, or a set that was down whole, begins; None: at
+            once.
+        subset: Which part of a large set this channel uses; None: all of it.
+        key: What the affinity of a call goes by, for keyed policies such as `Rendezvous`: a
+            header's name, or a function of request and metadata (the request of a stream is None).
+        hedge: When a slow call of a safe method with one request and one response is sent a second
+            time; None never.
+        hooks: Told of attempts, retries, copies and ejections, for metrics; None costs nothing.
 
     Raises:
         ShoalForkError: this is a forked child in which grpc would hang.
@@ -95,10 +110,19 @@ class Channel(grpc.Channel):
         options: Options = (),
         compression: grpc.Compression | None = None,
         ejection: Ejection | None = DEFAULT_EJECTION,
+        slow_start: SlowStart | None = DEFAULT_SLOW_START,
+        subset: Subset | None = None,
+        key: Key | None = None,
+        hedge: Hedge | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         forks.check(f"a channel to '{service}'")
         self.service = service
         self.retry = retry
+        self.key = key
+        self.hooks = hooks
+        self.hedge = hedge
+        self.hedge_budget = hedge.budget() if hedge is not None else None
         self._forked = False
         self._change = threading.Condition()
         self._states: dict[Callable[[grpc.ChannelConnectivity], None], grpc.ChannelConnectivity]
@@ -111,6 +135,10 @@ class Channel(grpc.Channel):
             ejection=ejection,
             keep=filter,
             changed=self._changed,
+            slow_start=slow_start,
+            subset=subset,
+            observer=hooks,
+            retried=hooks.retried if hooks is not None else None,
         )
         self.pool.follow()
         forks.on_fork(self)
@@ -184,6 +212,10 @@ class Channel(grpc.Channel):
         """Ends a subscription."""
         self._states.pop(callback, None)
 
+    def snapshot(self) -> ChannelView:
+        """What this channel knows of each replica now, and how calls are doing."""
+        return view(self.pool, self.retry)
+
     def close(self) -> None:
         """Closes every connection; calls in flight end with CANCELLED. Idempotent."""
         self.pool.close()
@@ -207,7 +239,9 @@ class Channel(grpc.Channel):
         """
         while (node := self.acquire_now(state)) is None:
             with self._change:
-                if not self.pool.balancer.snapshot.routable and not self.pool.closed:
+                pool = self.pool
+                waits = pool.returning or not pool.balancer.snapshot.routable
+                if waits and not pool.closed:
                     # Bounded, for a first set that is empty, or an end of patience, wakes nobody.
                     self._change.wait(state.nap(self.pool.clock()))
         return node
@@ -222,11 +256,14 @@ class Channel(grpc.Channel):
         if state.cancelled:
             raise cancellation(state)
         now = pool.clock()
-        node = pool.take(now, state.tried)
+        node = pool.take(now, state.tried, state.key)
         if node is not None:
             return node
         if state.wait_for_ready:
             state.patience = state.deadline
+        elif pool.returning:
+            # Held back with others, and let through bit by bit.
+            state.patience = state.patience or min(state.deadline, now + RETURN)
         elif pool.watch.known:
             state.patience = now
         elif state.patience is None:

@@ -13,19 +13,19 @@ import grpc
 _STATES = {state.value[0]: state for state in grpc.ChannelConnectivity}
 
 
-def state_of(channel: grpc.Channel) -> grpc.ChannelConnectivity | None:
-    """The connection's state now; None where this grpcio does not tell."""
+def state_of(channel: grpc.Channel, *, connect: bool = False) -> grpc.ChannelConnectivity | None:
+    """The connection's state now; None where this grpcio does not tell.
+
+    Args:
+        channel: To one replica.
+        connect: Whether to begin to connect where there is no connection.
+    """
     inner: Any = getattr(channel, "_channel", None)
     check = getattr(inner, "check_connectivity_state", None)
     if check is None:
         return None
     try:
-        return _STATES.get(check(False))  # noqa: FBT003 - don't connect
+        return _STATES.get(check(connect))
     except ValueError:
         # grpcio's word for a channel that was closed meanwhile.
         return grpc.ChannelConnectivity.SHUTDOWN
-
-
-def is_connected(channel: grpc.Channel) -> bool:
-    """Whether the channel has a connection; True where that can't be told."""
-    return state_of(channel) in (None, grpc.ChannelConnectivity.READY)

@@ -196,6 +196,8 @@ class CallFuture(Future, grpc.Call):
         now = self._method.pool.clock()
         if inner.code() is grpc.StatusCode.OK:
             node.end(now - began, Outcome.OK, now)
+            if self._method.pool.reports:
+                self._method.pool.heard(node, inner.trailing_metadata())
             self._finish(response=inner.result())
             return
         why = self._state.failed(node, inner, began=began, ended=now, bound=bound)

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 import tenacity
 
+from shoal import affinity
 from shoal.attempts import Again, CallState
 from shoal.failures import CallError
+from shoal.hedging import Hedging
 from shoal.idempotency import declared_safe
 from shoal.pool import ReplicaNode
 from shoal_balancer import Outcome
@@ -57,8 +59,17 @@ class Method:
         self._registered = registered
         retry = channel.retry
         self.safe = declared_safe(method) or (retry is not None and method in retry.safe)
-        # Looked at on the fast path: without an attempt timeout the caller's own goes through.
-        self._plain = retry is None or retry.attempt_timeout is None
+        self.hedging: Hedging | None = None
+        if channel.hedge is not None and channel.hedge_budget is not None and self.safe:
+            hedged = channel.hooks.hedged if channel.hooks is not None else None
+            self.hedging = Hedging(channel.hedge, channel.hedge_budget, hedged)
+        # Looked at on the fast path: whether there is nothing to do but to pick and to call.
+        self._plain = (
+            (retry is None or retry.attempt_timeout is None)
+            and channel.key is None
+            and self.hedging is None
+            and not self.pool.reports
+        )
         self._deposit: Callable[[], object] = (
             retry.budget.deposit if retry is not None else _nothing
         )
@@ -77,8 +88,16 @@ class Method:
         endpoint = node.endpoint
         return endpoint.callables.get(self.key) or endpoint.bind(self)
 
-    def state(self, timeout: float | None, *, wait_for_ready: bool | None) -> CallState:
-        """The book-keeping of one call."""
+    def state(
+        self,
+        timeout: float | None,
+        *,
+        wait_for_ready: bool | None,
+        request: Any = None,
+        metadata: Any = None,
+    ) -> CallState:
+        """The book-keeping of one call; the request and its metadata are for the call's key."""
+        key_of = self.channel.key
         pool = self.pool
         return CallState(
             pool,
@@ -87,6 +106,7 @@ class Method:
             safe=self.safe,
             deadline=math.inf if timeout is None else pool.clock() + timeout,
             wait_for_ready=bool(wait_for_ready),
+            key=None if key_of is None else affinity.key(key_of, request, metadata),
         )
 
     def attempt(self, state: CallState, metadata: Any, send: Send[T], *, mark: bool = False) -> T:
@@ -117,7 +137,10 @@ class Method:
         now = clock()
         node.end(now - began, OK, now)
         if mark:
-            result[1].shoal_replica = node.replica  # type: ignore[index]
+            call = result[1]  # type: ignore[index]
+            call.shoal_replica = node.replica
+            if self.pool.reports:
+                self.pool.heard(node, call.trailing_metadata())
         return result
 
     def fail(

@@ -11,11 +11,26 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
+import grpc
+
+from shoal import orca
+from shoal.failures import Attempt
 from shoal.protocols import DirectoryLike
-from shoal_balancer import Balancer, Ejection, Node, PeakEwma, Policy, Replica
+from shoal_balancer import (
+    Balancer,
+    Ejection,
+    LoadReport,
+    Node,
+    Observer,
+    PeakEwma,
+    Policy,
+    Replica,
+    SlowStart,
+    Subset,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +40,10 @@ _numbers = itertools.count(1)
 # Before a hello that was not heard is said again: doubled each time, seconds.
 HELLO_AGAIN = 0.5
 HELLO_AGAIN_AT_MOST = 15.0
+
+# Between looks at connections that are known to be broken, seconds. Others are not looked at: a
+# call that finds one broken says so.
+LOOK = 0.25
 
 Filter = Callable[[Replica], bool]
 
@@ -38,8 +57,8 @@ class Transport(Protocol):
     def close(self, channel: Any) -> None:
         """Closes a channel, after a goodbye that was said over it has been heard, or soon."""
 
-    def connected(self, channel: Any) -> bool:
-        """Whether it has a connection, True when that can't be told."""
+    def state(self, channel: Any, *, connect: bool = False) -> grpc.ChannelConnectivity | None:
+        """The state of its connection, None when that can't be told; ``connect`` asks for one."""
 
     def hello(self, channel: Any, caller_id: str, missed: Callable[[], object]) -> None:
         """Says ``shoal.v1.Replica/Hello``, in the background.
@@ -52,6 +71,9 @@ class Transport(Protocol):
 
     def later(self, delay: float, task: Callable[[], object]) -> None:
         """Runs a task that does not block, in ``delay`` seconds, not on the thread that asks."""
+
+
+_CONNECTED = (grpc.ChannelConnectivity.READY, None)
 
 
 class Endpoint:
@@ -109,7 +131,14 @@ class Endpoint:
     @property
     def connected(self) -> bool:
         """Whether there is a connection."""
-        return self._channel is not None and self._pool.transport.connected(self._channel)
+        return self._channel is not None and self.state() in _CONNECTED
+
+    def state(self, *, connect: bool = False) -> grpc.ChannelConnectivity | None:
+        """The state of the connection; None while none was ever asked for, or it can't be told."""
+        channel = self._channel
+        if channel is None:
+            return None
+        return self._pool.transport.state(channel, connect=connect)
 
     def bind(self, method: Any) -> Any:
         """This replica's multi-callable for a method object of our channel, kept."""
@@ -167,6 +196,10 @@ class Pool:
         keep: Which replicas this channel may use; all when None.
         changed: Called after each new set, on the directory's thread.
         reserve: Seconds that a replica which left the directory is kept open.
+        slow_start: How newcomers begin; None: at once.
+        subset: Which part of a large set this channel uses; None: all of it.
+        observer: Told of ends and ejections.
+        retried: Told of each attempt after the first: method, number, the failed one before it.
     """
 
     def __init__(
@@ -180,6 +213,10 @@ class Pool:
         keep: Filter | None = None,
         changed: Callable[[], object],
         reserve: float = 10.0,
+        slow_start: SlowStart | None = None,
+        subset: Subset | None = None,
+        observer: Observer | None = None,
+        retried: Callable[[str, int, Attempt], object] | None = None,
     ) -> None:
         self.directory = directory
         self.service = service
@@ -189,6 +226,12 @@ class Pool:
         self._keep = keep
         self._changed = changed
         self._reserve = reserve
+        self._slow_start = slow_start
+        self._subset = subset
+        self._observer = observer
+        self.retried = retried
+        # Whether the policy wants what servers report; else nobody looks for it.
+        self.reports: bool = getattr(self.policy, "reports", False)
         self._keys = itertools.count(1)
         self.clock = time.monotonic
         self.begin()
@@ -208,7 +251,10 @@ class Pool:
             lock=threading.RLock(),
             ejection=self._ejection,
             reserve=self._reserve,
+            slow_start=self._slow_start,
+            observer=self._observer,
         )
+        self._looking = False
         self.pick = self.balancer.pick
 
     def follow(self) -> None:
@@ -225,17 +271,19 @@ class Pool:
         for node in self.balancer.snapshot.everyone().values():
             node.endpoint.callables.pop(key, None)
 
-    def take(self, now: float, tried: Collection[ReplicaNode] = ()) -> ReplicaNode | None:
+    def take(
+        self, now: float, tried: Collection[ReplicaNode] = (), key: bytes | None = None
+    ) -> ReplicaNode | None:
         """A node with the call begun on it; one not in ``tried`` where there is one.
 
         The slow way, for everything but the first attempt of a unary call.
         """
         while True:
-            node = self.pick(now, tried)
+            node = self.pick(now, tried, key)
             if node is None:
                 if not tried:
                     return None
-                node = self.pick(now)
+                node = self.pick(now, (), key)
                 if node is None:
                     return None
             node.begin()
@@ -249,9 +297,34 @@ class Pool:
             self.pick(now, tried) is not None
         )
 
+    def lost(self, node: ReplicaNode) -> None:
+        """A call has shown that a node has no connection: it is passed over until it has one."""
+        self.balancer.reach(node, reachable=False)
+        if not self._looking:
+            self._looking = True
+            self.transport.later(LOOK, self._look)
+
+    def heard(self, node: ReplicaNode, trailing: Any) -> None:
+        """Hands the load report in trailing metadata, if there is one, to the node's metric."""
+        report = report_in(trailing)
+        if report is not None:
+            node.load.report(report, self.clock())
+
+    @property
+    def returning(self) -> bool:
+        """Whether calls are held back, for the set was down whole and is coming back."""
+        return self.balancer.snapshot.recovering is not None
+
     def nobody(self) -> str:
         """Why there is no replica to call, for the error's details."""
         watch = self.watch
+        if self.returning:
+            snapshot = self.balancer.snapshot
+            within = sum(node.reachable for node in snapshot.routable)
+            return (
+                f"service '{self.service}' is coming back: {within} of {len(snapshot.routable)} "
+                "replicas can be reached, and calls are held back so that they don't go down again"
+            )
         known = watch.replicas()
         draining = sum(not replica.routable for replica in known)
         kept = sum(self._keep is None or self._keep(replica) for replica in known)
@@ -287,7 +360,11 @@ class Pool:
         if self.closed:
             return
         keep = self._keep
-        wanted = [replica for replica in replicas if keep is None or keep(replica)]
+        wanted: Iterable[Replica] = [
+            replica for replica in replicas if keep is None or keep(replica)
+        ]
+        if self._subset is not None:
+            wanted = self._subset.of(wanted, self.caller_id)
         incarnations = {
             key: node.replica.registered_at
             for key, node in self.balancer.snapshot.everyone().items()
@@ -317,6 +394,22 @@ class Pool:
 
         return release
 
+    def _look(self) -> None:
+        """Connects to those out of reach, and says which came back."""
+        if self.closed:
+            return
+        missing = False
+        for node in self.balancer.snapshot.everyone().values():
+            if not node.reachable:
+                state = node.endpoint.state(connect=True)
+                if state in _CONNECTED:
+                    self.balancer.reach(node, reachable=True)
+                else:
+                    missing = True
+        self._looking = missing
+        if missing:
+            self.transport.later(LOOK, self._look)
+
     def _tick(self) -> None:
         if not self.closed:
             self._part_from(self.balancer.tick())
@@ -334,3 +427,11 @@ class Pool:
             self.transport.later(0.0, node.endpoint.close)
 
         return close
+
+
+def report_in(trailing: Any) -> LoadReport | None:
+    """The load report in trailing metadata; None when there is none, or none that can be read."""
+    for key, value in trailing or ():
+        if key == orca.KEY:
+            return orca.decode(value)
+    return None

@@ -231,13 +231,15 @@ class ResponseStream(grpc.Call, Iterator[Any]):
         self._inner = inner
         self._end = end
 
-        callbacks = self._callbacks
+        callbacks, pool = self._callbacks, self._method.pool
         # Weakly: a stream that its caller has dropped must not live on through this.
         this = weakref.ref(self)
 
         def ended() -> None:
             code, trailing = inner.code(), inner.trailing_metadata()
             end.end(code, trailing)
+            if pool.reports and code is grpc.StatusCode.OK:
+                pool.heard(node, trailing)
             stream = this()
             if stream is None or not stream.may_follow(code, trailing):
                 callbacks.call()

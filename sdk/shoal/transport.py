@@ -124,9 +124,11 @@ class SyncTransport:
             word.wait()
         channel.close()
 
-    def connected(self, channel: grpc.Channel) -> bool:
-        """Whether it has a connection."""
-        return connectivity.is_connected(channel)
+    def state(
+        self, channel: grpc.Channel, *, connect: bool = False
+    ) -> grpc.ChannelConnectivity | None:
+        """The state of its connection."""
+        return connectivity.state_of(channel, connect=connect)
 
     def hello(self, channel: grpc.Channel, caller_id: str, missed: Callable[[], object]) -> None:
         """Says hello in the background."""

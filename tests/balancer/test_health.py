@@ -86,13 +86,13 @@ def test_marks_stay_few_and_in_order(calls):
 
 def test_out_of_reach_is_passed_over_while_another_is_not():
     made = balancer("abc", clock=Hand(0.0))
-    made.reach(node_of(made, "a"), False)
+    made.reach(node_of(made, "a"), reachable=False)
     assert names(made.snapshot.ready) == ["b", "c"]
-    made.reach(node_of(made, "b"), False)
-    made.reach(node_of(made, "c"), False)
+    made.reach(node_of(made, "b"), reachable=False)
+    made.reach(node_of(made, "c"), reachable=False)
     # Somebody has to be tried, or nobody would ever know.
     assert names(made.snapshot.ready) == ["a", "b", "c"]
-    made.reach(node_of(made, "a"), True)
+    made.reach(node_of(made, "a"), reachable=True)
     assert names(made.snapshot.ready) == ["a"]
     assert "2 out of reach" in repr(made)
 
@@ -100,10 +100,10 @@ def test_out_of_reach_is_passed_over_while_another_is_not():
 def test_an_ejected_one_is_no_probe_while_it_is_out_of_reach():
     made = balancer("abc", clock=Hand(0.0))
     ends(made, "a", *[FAILED] * 5)
-    made.reach(node_of(made, "a"), False)
+    made.reach(node_of(made, "a"), reachable=False)
     made.clock.now = 100.0
     assert {made.pick(100.0).replica.id for _ in range(20)} == {"b", "c"}
-    made.reach(node_of(made, "a"), True)
+    made.reach(node_of(made, "a"), reachable=True)
     assert made.pick(100.0).replica.id == "a"
 
 
@@ -113,7 +113,7 @@ def test_panic_calls_the_ejected_when_too_few_are_left():
         ends(made, name, *[FAILED] * 5)
     assert names(made.snapshot.ready) == ["d", "e", "f"]
     assert not made.snapshot.panic
-    made.reach(node_of(made, "d"), False)
+    made.reach(node_of(made, "d"), reachable=False)
     # Two of six could not bear the load of all; d has no connection to call it over.
     assert names(made.snapshot.ready) == ["a", "b", "c", "e", "f"]
     assert made.snapshot.panic
@@ -128,7 +128,7 @@ def test_panic_can_be_switched_off():
     made = balancer("abcd", clock=Hand(0.0), ejection=Ejection(panic=0.0))
     for name in "ab":
         ends(made, name, *[FAILED] * 5)
-    made.reach(node_of(made, "c"), False)
+    made.reach(node_of(made, "c"), reachable=False)
     assert names(made.snapshot.ready) == ["d"]
 
 
@@ -175,7 +175,7 @@ def test_without_a_slow_start_a_newcomer_gets_its_share_at_once():
 def down(members):
     made = balancer(members, clock=Hand(0.0), policy=Random())
     for node in made.snapshot.nodes:
-        made.reach(node, False)
+        made.reach(node, reachable=False)
     assert made.snapshot.down
     return made
 
@@ -189,7 +189,7 @@ def test_the_first_one_back_gets_its_own_share_and_not_everything():
     made = down("abcd")
     # While none is there nothing is held back: somebody has to notice.
     assert let_through(made) == 1.0
-    made.reach(node_of(made, "a"), True)
+    made.reach(node_of(made, "a"), reachable=True)
     assert let_through(made) == pytest.approx(0.25, abs=0.03)
     made.clock.now = 6.0
     assert let_through(made) == pytest.approx(0.6, abs=0.03)
@@ -200,22 +200,22 @@ def test_the_first_one_back_gets_its_own_share_and_not_everything():
 
 def test_with_half_of_them_back_all_is_let_through():
     made = down("abcd")
-    made.reach(node_of(made, "a"), True)
-    made.reach(node_of(made, "b"), True)
+    made.reach(node_of(made, "a"), reachable=True)
+    made.reach(node_of(made, "b"), reachable=True)
     assert let_through(made) == 1.0
 
 
 def test_one_of_many_that_breaks_and_comes_back_is_no_recovery():
     made = balancer("abcd", clock=Hand(0.0), policy=Random())
     for name in "abc":
-        made.reach(node_of(made, name), False)
-    made.reach(node_of(made, "a"), True)
+        made.reach(node_of(made, name), reachable=False)
+    made.reach(node_of(made, "a"), reachable=True)
     assert let_through(made) == 1.0
 
 
 def test_a_set_of_one_comes_back_whole():
     made = down("a")
-    made.reach(node_of(made, "a"), True)
+    made.reach(node_of(made, "a"), reachable=True)
     assert let_through(made) == 1.0
 
 
@@ -226,7 +226,7 @@ def test_whatever_is_reached_somebody_is_ready_and_nothing_unreachable_beside_re
     made = balancer("abcde", clock=Hand(0.0))
     for name, good, pause in steps:
         made.clock.now += pause
-        made.reach(node_of(made, name), good)
+        made.reach(node_of(made, name), reachable=good)
         snapshot = made.snapshot
         assert snapshot.ready
         reached = {node.reachable for node in snapshot.ready}

@@ -133,6 +133,10 @@ class EchoProcess:
         self.target = self.process.stdout.readline().strip()
         assert self.target, f"{name} did not start"
 
+    @property
+    def port(self) -> int:
+        return int(self.target.rpartition(":")[2])
+
     def arrived(self) -> None:
         """Waits for the next call that is held."""
         line = self.process.stdout.readline()

@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from shoal import bases
+from shoal.aio import hedging
 from shoal.aio.failures import AioCallError
 from shoal.aio.methods import Method, Send, put, settled, write
 from shoal.aio.replay import END, AioReplayedRequests, Feed
@@ -66,6 +67,8 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # not gener
             return
         if not _failed_now(inner):
             self._close(OK)
+            if self._method.pool.reports and self._node is not None:
+                self._method.pool.heard(self._node, settled(inner.trailing_metadata()))
         elif inner.cancelled():
             self._close(NEUTRAL)
         else:
@@ -247,6 +250,12 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # not gener
 
     async def _attempt(self, state: CallState) -> Any:
         method = self._method
+        if method.hedging is not None:
+            response, copy = await hedging.attempt(
+                method.hedging, method, state, self._metadata, self._send
+            )
+            self._inner, self._node = copy.inner, copy.node
+            return response
         clock = method.pool.clock
         node = await method.channel.acquire(state)
         began = clock()
@@ -266,6 +275,8 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # not gener
             raise
         now = clock()
         node.end(now - began, OK, now)
+        if method.pool.reports:
+            method.pool.heard(node, settled(inner.trailing_metadata()))
         return response
 
 
@@ -314,15 +325,19 @@ class UnaryUnaryMethod(Method, bases.AioUnaryUnary):
             )
 
         def state() -> CallState:
-            made = self.state(timeout, wait_for_ready=wait_for_ready)
+            made = self.state(
+                timeout, wait_for_ready=wait_for_ready, request=request, metadata=metadata
+            )
             if timeout is not None:
                 made.deadline = began + timeout
             return made
 
         call = UnaryCall(self, state, metadata, send)
         self.deposit()
-        node = pool.pick(began)
-        if node is not None and self.plain:
+        if self.hedging is not None:
+            self.hedging.deposit()
+        node = pool.pick(began) if self.plain else None
+        if node is not None:
             node.begin()
             if not node.retired:
                 endpoint = node.endpoint
@@ -362,7 +377,7 @@ class StreamUnaryMethod(Method, bases.AioStreamUnary):
             return inner(requests.reader(), bound, sent, credentials, None, compression)
 
         def state() -> CallState:
-            made = self.state(timeout, wait_for_ready=wait_for_ready)
+            made = self.state(timeout, wait_for_ready=wait_for_ready, metadata=metadata)
             made.requests = requests
             return made
 

@@ -11,18 +11,28 @@ import grpc
 import grpc.aio
 
 from shoal import forks
+from shoal.affinity import Key
 from shoal.aio.calls import StreamUnaryMethod, UnaryUnaryMethod
 from shoal.aio.failures import AioCallError
 from shoal.aio.streams import StreamStreamMethod, UnaryStreamMethod
 from shoal.aio.transport import AioTransport
 from shoal.attempts import CallState
-from shoal.channel import DEFAULT_EJECTION, DEFAULT_RETRY, FIRST_ANSWER
+from shoal.channel import (
+    DEFAULT_EJECTION,
+    DEFAULT_RETRY,
+    DEFAULT_SLOW_START,
+    FIRST_ANSWER,
+    RETURN,
+)
 from shoal.failures import describe
+from shoal.hedging import Hedge
+from shoal.hooks import Hooks
 from shoal.pool import Filter, Pool, ReplicaNode
 from shoal.protocols import DirectoryLike
 from shoal.retry import Retry
 from shoal.transport import Options
-from shoal_balancer import Ejection, Policy
+from shoal.views import ChannelView, view
+from shoal_balancer import Ejection, Policy, SlowStart, Subset
 
 
 class Channel(grpc.aio.Channel):
@@ -41,6 +51,14 @@ class Channel(grpc.aio.Channel):
         compression: grpc's default compression.
         interceptors: grpc.aio's; they run for each attempt, for asyncio channels can't be wrapped.
         ejection: When a failing replica is left alone for a while; None never.
+        slow_start: How a newcomer among others, or a set that was down whole, begins; None: at
+            once.
+        subset: Which part of a large set this channel uses; None: all of it.
+        key: What the affinity of a call goes by, for keyed policies such as `Rendezvous`: a
+            header's name, or a function of request and metadata (the request of a stream is None).
+        hedge: When a slow call of a safe method with one request and one response is sent a second
+            time; None never.
+        hooks: Told of attempts, retries, copies and ejections, for metrics; None costs nothing.
 
     Raises:
         RuntimeError: no event loop is running.
@@ -59,10 +77,19 @@ class Channel(grpc.aio.Channel):
         compression: grpc.Compression | None = None,
         interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None,
         ejection: Ejection | None = DEFAULT_EJECTION,
+        slow_start: SlowStart | None = DEFAULT_SLOW_START,
+        subset: Subset | None = None,
+        key: Key | None = None,
+        hedge: Hedge | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         forks.check(f"an asyncio channel to '{service}'", aio=True)
         self.service = service
         self.retry = retry
+        self.key = key
+        self.hooks = hooks
+        self.hedge = hedge
+        self.hedge_budget = hedge.budget() if hedge is not None else None
         self._forked = False
         self._loop = asyncio.get_running_loop()
         self._change = asyncio.Event()
@@ -75,6 +102,10 @@ class Channel(grpc.aio.Channel):
             ejection=ejection,
             keep=filter,
             changed=self._changed,
+            slow_start=slow_start,
+            subset=subset,
+            observer=hooks,
+            retried=hooks.retried if hooks is not None else None,
         )
         self.pool.follow()
         forks.on_fork(self)
@@ -99,6 +130,10 @@ class Channel(grpc.aio.Channel):
         self.pool.close()
         self._change.set()
         await self._transport.finish()
+
+    def snapshot(self) -> ChannelView:
+        """What this channel knows of each replica now, and how calls are doing."""
+        return view(self.pool, self.retry)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """READY while there is a replica to call, else IDLE."""
@@ -169,7 +204,8 @@ class Channel(grpc.aio.Channel):
         """
         while (node := self.acquire_now(state)) is None:
             self._change.clear()
-            if self.pool.balancer.snapshot.routable or self.pool.closed:
+            pool = self.pool
+            if pool.closed or (pool.balancer.snapshot.routable and not pool.returning):
                 continue
             try:
                 # Bounded, for a first set that is empty, or an end of patience, wakes nobody.
@@ -188,11 +224,14 @@ class Channel(grpc.aio.Channel):
         if state.cancelled:
             raise AioCallError.cancelled(state.attempts)
         now = pool.clock()
-        node = pool.take(now, state.tried)
+        node = pool.take(now, state.tried, state.key)
         if node is not None:
             return node
         if state.wait_for_ready:
             state.patience = state.deadline
+        elif pool.returning:
+            # Held back with others, and let through bit by bit.
+            state.patience = state.patience or min(state.deadline, now + RETURN)
         elif pool.watch.known:
             state.patience = now
         elif state.patience is None:

@@ -11,9 +11,11 @@ import grpc
 import grpc.aio
 import tenacity
 
+from shoal import affinity
 from shoal.aio.failures import AioCallError
 from shoal.aio.replay import Feed
 from shoal.attempts import Again, CallState
+from shoal.hedging import Hedging
 from shoal.idempotency import declared_safe
 from shoal.pool import ReplicaNode
 
@@ -41,7 +43,16 @@ class Method:
         self._deserializer = deserializer
         retry = channel.retry
         self.safe = declared_safe(method) or (retry is not None and method in retry.safe)
-        self.plain = retry is None or retry.attempt_timeout is None
+        self.hedging: Hedging | None = None
+        if channel.hedge is not None and channel.hedge_budget is not None and self.safe:
+            hedged = channel.hooks.hedged if channel.hooks is not None else None
+            self.hedging = Hedging(channel.hedge, channel.hedge_budget, hedged)
+        # Whether there is nothing to do but to pick and to call.
+        self.plain = (
+            (retry is None or retry.attempt_timeout is None)
+            and channel.key is None
+            and self.hedging is None
+        )
         self.deposit: Callable[[], object] = retry.budget.deposit if retry is not None else _nothing
 
     def __del__(self) -> None:
@@ -58,8 +69,16 @@ class Method:
         endpoint = node.endpoint
         return endpoint.callables.get(self.key) or endpoint.bind(self)
 
-    def state(self, timeout: float | None, *, wait_for_ready: bool | None) -> CallState:
-        """The book-keeping of one call."""
+    def state(
+        self,
+        timeout: float | None,
+        *,
+        wait_for_ready: bool | None,
+        request: Any = None,
+        metadata: Any = None,
+    ) -> CallState:
+        """The book-keeping of one call; the request and its metadata are for the call's key."""
+        key_of = self.channel.key
         return CallState(
             self.pool,
             self.channel.retry,
@@ -67,6 +86,7 @@ class Method:
             safe=self.safe,
             deadline=math.inf if timeout is None else self.pool.clock() + timeout,
             wait_for_ready=bool(wait_for_ready),
+            key=None if key_of is None else affinity.key(key_of, request, metadata),
         )
 
     def error(self, state: CallState, error: grpc.aio.AioRpcError, why: str) -> AioCallError:

@@ -204,13 +204,15 @@ class ResponseStream:
         self._inner = inner
         self._end = end
 
-        callbacks = self._callbacks
+        callbacks, pool = self._callbacks, self._method.pool
         # Weakly: a stream that its caller has dropped must not live on through this.
         this = weakref.ref(self)
 
         def ended(_: object) -> None:
             code, trailing = settled(inner.code()), settled(inner.trailing_metadata())
             end.end(code, trailing)
+            if pool.reports and code is grpc.StatusCode.OK:
+                pool.heard(node, trailing)
             stream = this()
             if stream is None or not stream.may_follow(code, trailing):
                 callbacks.call()
@@ -304,7 +306,9 @@ class UnaryStreamMethod(Method, bases.AioUnaryStream):
             )
 
         self.deposit()
-        state = self.state(timeout, wait_for_ready=wait_for_ready)
+        state = self.state(
+            timeout, wait_for_ready=wait_for_ready, request=request, metadata=metadata
+        )
         return UnaryStreamCall(self, state, metadata, send)
 
 
@@ -326,7 +330,7 @@ class StreamStreamMethod(Method, bases.AioStreamStream):
         """Calls; a `StreamStreamCall`, to be iterated over and written to."""
         feed = Feed() if request_iterator is None else None
         requests = AioReplayedRequests(feed or request_iterator, self.serializer)
-        state = self.state(timeout, wait_for_ready=wait_for_ready)
+        state = self.state(timeout, wait_for_ready=wait_for_ready, metadata=metadata)
         state.requests = requests
 
         def send(inner: Any, bound: float | None, sent: Any) -> Any:

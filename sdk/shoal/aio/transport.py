@@ -71,9 +71,11 @@ class AioTransport:
 
         self._spawn(close)
 
-    def connected(self, channel: grpc.aio.Channel) -> bool:
-        """Whether it has a connection."""
-        return channel.get_state() is grpc.ChannelConnectivity.READY
+    def state(
+        self, channel: grpc.aio.Channel, *, connect: bool = False
+    ) -> grpc.ChannelConnectivity | None:
+        """The state of its connection."""
+        return channel.get_state(try_to_connect=connect)
 
     def hello(
         self, channel: grpc.aio.Channel, caller_id: str, missed: Callable[[], object]
