@@ -146,6 +146,9 @@ class Gradient2:
     half a step. It does not grow while fewer than half of its places are taken: then latency says
     nothing about what the server could bear.
 
+    An overload that lasts as long as the usual is averaged over (ten minutes by default) becomes
+    the usual, and the limit rises with it. So ``most`` is a bound to be chosen, not a formality.
+
     Source: Netflix concurrency-limits, ``Gradient2Limit._update``.
     """
 

@@ -109,15 +109,15 @@ class TestGradient:
         assert limit.usual < slow.value * 0.3
 
     def test_it_finds_what_a_server_can_do(self):
-        """A server of 40 places: calls beyond them wait. The limit ends near, not at the most."""
+        """A server of 40 places: calls beyond them wait. The limit ends near, far from the most."""
         limit = Gradient2(AdaptiveLimit(initial=10, least=1, most=1000))
         found = []
-        for _ in range(600):
+        for _ in range(200):
             in_flight = limit.limit
             limit.update(0.05 * max(1.0, in_flight / 40.0), in_flight)
             found.append(limit.limit)
-        assert min(found[200:]) >= 40
-        assert max(found[200:]) <= 200
+        assert min(found[50:]) >= 40
+        assert max(found[50:]) <= 90
 
     @given(rules, st.lists(st.tuples(latencies, st.integers(0, 500)), max_size=200))
     def test_it_stays_between_its_bounds(self, rule, measured):
