@@ -300,9 +300,7 @@ class Pool:
     def lost(self, node: ReplicaNode) -> None:
         """A call has shown that a node has no connection: it is passed over until it has one."""
         self.balancer.reach(node, reachable=False)
-        if not self._looking:
-            self._looking = True
-            self.transport.later(LOOK, self._look)
+        self._look_again()
 
     def heard(self, node: ReplicaNode, trailing: Any) -> None:
         """Hands the load report in trailing metadata, if there is one, to the node's metric."""
@@ -394,8 +392,15 @@ class Pool:
 
         return release
 
+    def _look_again(self) -> None:
+        if not self._looking:
+            self._looking = True
+            self.transport.later(LOOK, self._look)
+
     def _look(self) -> None:
         """Connects to those out of reach, and says which came back."""
+        # Before the look: who is lost meanwhile asks for one more.
+        self._looking = False
         if self.closed:
             return
         missing = False
@@ -406,9 +411,8 @@ class Pool:
                     self.balancer.reach(node, reachable=True)
                 else:
                     missing = True
-        self._looking = missing
         if missing:
-            self.transport.later(LOOK, self._look)
+            self._look_again()
 
     def _tick(self) -> None:
         if not self.closed:

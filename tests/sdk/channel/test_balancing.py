@@ -126,6 +126,24 @@ def test_a_set_that_was_down_whole_comes_back_bit_by_bit_and_waiting_calls_get_t
             assert time.monotonic() - began < 20.0
 
 
+def test_a_replica_that_accepts_and_never_answers_is_ejected_on_deadlines(stubs, servers):
+    release = threading.Event()
+    servers[0].servicer.script = lambda context: release.wait(20.0)
+    retry = Retry(attempt_timeout=0.2, backoff=0.001)
+    stub = stubs(policy=RoundRobin(), retry=retry, ejection=Ejection(failures=3, base=60.0))
+    channel = stubs.channels[0]
+    for _ in range(12):
+        # A safe method: each that meets it is answered by another.
+        assert stub.Echo(REQUEST, timeout=20.0).server in "bc"
+    gray = next(
+        each for each in channel.snapshot().replicas if each.replica.target == servers[0].target
+    )
+    assert gray.ejected_for > 30.0
+    assert gray.failures == len(servers[0].seen) == 3
+    assert gray.state == "ready"
+    release.set()
+
+
 def reporting(server, utilisation):
     """Has a server say how busy it is, as `shoal.Server` does."""
 
