@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import grpc
 import tenacity
 
+from shoal import lineage
 from shoal.failures import CANCELLED, Attempt, CallError, describe
 from shoal.pool import Pool, ReplicaNode
 from shoal.refusal import pushback_in, refusal_in
@@ -24,10 +25,6 @@ retry_logger = logging.getLogger("shoal.retry")
 
 # Longest wait for a replica without looking, seconds.
 LOOK_AGAIN = 0.25
-
-# Tells a server which attempt this is, so that it does not multiply retries of its own.
-ATTEMPT_KEY = "shoal-attempt"
-
 
 # What a call over a connection that is not there ends with.
 _LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -90,6 +87,12 @@ class CallState:
         self._counted = 0
         self._rounds = 0
         self._last: Failure | None = None
+        # Which attempt of another caller's this call is made for; 1 outside of handlers.
+        self._inherited = lineage.attempt()
+        # When the first of the replicas that refused in this round wants to be asked again.
+        self._back: float | None = None
+        # When the next round begins, where there is one.
+        self._resume: float | None = None
 
     def timeout(self, now: float) -> float | None:
         """Seconds for the next attempt; None without any bound."""
@@ -106,11 +109,14 @@ class CallState:
         return min(LOOK_AGAIN, max(self.patience - now, 0.0))
 
     def metadata(self, metadata: Any) -> Any:
-        """The caller's metadata, with the attempt's number from the second on."""
-        number = len(self.attempts) + 1
+        """The caller's metadata, with the attempt's number from the second on.
+
+        A call that a handler makes for a later attempt of its own caller is no first one either.
+        """
+        number = max(len(self.attempts) + 1, self._inherited)
         if number == 1:
             return metadata
-        return (*(metadata or ()), (ATTEMPT_KEY, str(number)))
+        return (*(metadata or ()), (lineage.ATTEMPT_KEY, str(number)))
 
     def failed(
         self,
@@ -160,8 +166,12 @@ class CallState:
         if node not in self.tried:
             self.tried.append(node)
         self._last = failure
+        self._resume = None
         if not failure.untouched:
             self._counted += 1
+        if failure.refused is not None and failure.pushback is not None:
+            back = ended + failure.pushback
+            self._back = back if self._back is None else min(self._back, back)
 
     def verdict(self, node: ReplicaNode, ended: float, *, answered: bool = False) -> str | None:
         """Why the attempt that was recorded last is the last one; None to send the call again."""
@@ -179,6 +189,10 @@ class CallState:
             self.tried.clear()
             self._rounds += 1
             others = True
+        again = failure.untouched and not others and self._back is not None
+        if again:
+            # Nobody had room for it, which counts as one attempt.
+            self._counted += 1
         why = refusal_to_retry(
             self.retry,
             failure,
@@ -187,7 +201,12 @@ class CallState:
             remaining=self.deadline - ended,
             others=others,
             waits=waits,
+            back=None if self._back is None else max(0.0, self._back - ended),
+            nested=self._inherited > 1,
         )
+        if why is None and again:
+            self.tried.clear()
+            self._resume, self._back = self._back, None
         if why is None:
             retry_logger.info(
                 "retry: attempt %d of %s after %s at %s (%s): %s: %s",
@@ -206,7 +225,8 @@ class CallState:
     def delay(self, state: tenacity.RetryCallState | None = None) -> float:
         """Seconds to the next attempt: pushback, backoff, or none at all.
 
-        What no handler has seen goes to another replica at once: waiting would help nobody.
+        What no handler has seen goes to another replica at once: waiting would help nobody. A
+        refusal's pushback only counts when all have refused, and then it is the shortest of them.
 
         Args:
             state: Tenacity's; made here for calls that are driven by callbacks.
@@ -218,10 +238,12 @@ class CallState:
         rest = max(self.deadline - self.pool.clock(), 0.0)
         if last is None:
             return 0.0
-        if last.pushback is not None:
-            return min(last.pushback, rest)
+        if self._resume is not None:
+            return min(max(self._resume - self.pool.clock(), 0.0), rest)
         if last.untouched and self.tried:
             return 0.0
+        if last.pushback is not None:
+            return min(last.pushback, rest)
         wait = (self.retry or _PATIENT).wait()
         return min(float(wait(state)), rest)
 

@@ -31,6 +31,8 @@ _FAILED = frozenset(
 # grpc's core says this when it never got a connection, so that nothing was sent.
 _NEVER_CONNECTED = "failed to connect to all addresses"
 
+_NO_TIME = "the deadline leaves no time"
+
 # One for the process, as all of its calls share the fate that a retry storm would bring.
 _process_budget = RetryBudget(clock=time.monotonic, lock=threading.Lock())
 
@@ -47,7 +49,8 @@ class Retry:
 
     Attributes:
         attempts: Attempts in all, the first included. Refused and unsent ones don't count: they
-            cost no work, and end when every replica was tried.
+            cost no work, and end when every replica was tried. Where those that refused said when
+            to come back, they are asked again then, and such a round counts as one attempt.
         backoff: Mean-doubling start of the full-jitter wait, seconds: the first wait is drawn from
             0 to ``backoff``, the second from 0 to twice that.
         max_backoff: Upper end of any wait, seconds.
@@ -138,6 +141,8 @@ def refusal_to_retry(
     remaining: float,
     others: bool,
     waits: bool = False,
+    back: float | None = None,
+    nested: bool = False,
 ) -> str | None:
     """Why a failed attempt is the last one; None when the call should be sent again.
 
@@ -152,6 +157,11 @@ def refusal_to_retry(
         others: Whether a replica is left that was not tried.
         waits: Whether the caller waits for a replica that can be reached, and this one can't be:
             going on looking is no retry.
+        back: Where every replica was tried: seconds until the first that refused wants to be asked
+            again; None when none said so. A pushback is a replica's own word. So it does not hold
+            back a call that another replica may take.
+        nested: Whether this is the work of a handler that serves a later attempt of its own caller.
+            It is repeated there, not here as well.
     """
     if retry is None and not waits:
         return "retries are off"
@@ -159,18 +169,25 @@ def refusal_to_retry(
         return "the caller cancelled"
     if failure.pushback is not None and math.isinf(failure.pushback):
         return "the server forbids a retry"
-    if remaining <= (failure.pushback or 0.0):
-        return "the deadline leaves no time"
-    if failure.untouched:
-        if not others:
-            return "every replica was tried"
-        return None
+    if failure.untouched and others:
+        return None if remaining > 0.0 else _NO_TIME
+    if failure.untouched and back is None:
+        return "every replica was tried"
+    if remaining <= ((back if failure.untouched else failure.pushback) or 0.0):
+        return _NO_TIME
     if retry is None:
         return "retries are off"
-    if not safe:
-        return "the method is not declared idempotent"
-    if failure.code not in retry.codes and not failure.own_deadline:
-        return f"{failure.code.name} is not retried"
+    if not failure.untouched:
+        if not safe:
+            return "the method is not declared idempotent"
+        if failure.code not in retry.codes and not failure.own_deadline:
+            return f"{failure.code.name} is not retried"
+    if nested:
+        return "our own caller is retrying already"
+    return _charged(retry, counted)
+
+
+def _charged(retry: Retry, counted: int) -> str | None:
     if counted >= retry.attempts:
         return "attempts are used up"
     if not retry.budget.withdraw():
