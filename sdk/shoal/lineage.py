@@ -33,6 +33,18 @@ def attempt_in(metadata: Iterable[Any] | None) -> int:
     return 1
 
 
+def passed_on(metadata: Any, number: int = 1) -> Any:
+    """A call's metadata, with the number of the attempt if it is not a first one.
+
+    Args:
+        metadata: The caller's; None without any.
+        number: Which attempt of this call it is. A first attempt that a handler makes for a later
+            one of its own caller goes under that number.
+    """
+    number = max(number, _attempt.get())
+    return metadata if number == 1 else (*(metadata or ()), (ATTEMPT_KEY, str(number)))
+
+
 @contextmanager
 def serving(number: int) -> Iterator[None]:
     """While a handler serves such an attempt; on its thread, or in its task."""

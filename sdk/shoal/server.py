@@ -65,6 +65,7 @@ class Server(Shell, grpc.Server):
 
     Attributes:
         load: Makes the load reports; None where there are none.
+        admission: The limit and what it counts; None where there is none.
 
     Raises:
         ImportError: health or reflection is wanted and its package is not installed.
@@ -117,7 +118,7 @@ class Server(Shell, grpc.Server):
         self._pool = Workers(workers, thread_name_prefix=f"shoal-{service}")
         self._care = ThreadPoolExecutor(2, thread_name_prefix=f"shoal-{service}-care")
         self.load = reporter_of(load_reports)
-        admission = Admission(limit) if limit is not None else None
+        self.admission = admission = Admission(limit) if limit is not None else None
         if self.load is not None:
             self.load.serves(
                 lambda: self.roster.running + self._pool.waiting,

@@ -63,6 +63,7 @@ class Server(Shell, grpc.aio.Server):
 
     Attributes:
         load: Makes the load reports; None where there are none.
+        admission: The limit and what it counts; None where there is none.
 
     Raises:
         ImportError: health or reflection is wanted and its package is not installed.
@@ -115,7 +116,7 @@ class Server(Shell, grpc.aio.Server):
         self._ordered = asyncio.Event()
         self.roster = Roster(self._wake, self.peers)
         self.load = reporter_of(load_reports)
-        admission = Admission(limit) if limit is not None else None
+        self.admission = admission = Admission(limit) if limit is not None else None
         if self.load is not None:
             self.load.serves(
                 lambda: self.roster.running,
