@@ -86,6 +86,8 @@ class CallState:
         self.patience: float | None = None
         self._counted = 0
         self._rounds = 0
+        # Replicas that turned it away in this round.
+        self._refusals = 0
         self._last: Failure | None = None
         # Which attempt of another caller's this call is made for; 1 outside of handlers.
         self._inherited = lineage.attempt()
@@ -169,6 +171,8 @@ class CallState:
         self._resume = None
         if not failure.untouched:
             self._counted += 1
+        if failure.refused is not None:
+            self._refusals += 1
         if failure.refused is not None and failure.pushback is not None:
             back = ended + failure.pushback
             self._back = back if self._back is None else min(self._back, back)
@@ -182,7 +186,9 @@ class CallState:
             return "messages were handed out already"
         if self.requests is not None and not self.requests.replayable:
             return f"the request stream grew over {LIMIT // 1024} KiB"
-        others = self.pool.untried(ended, self.tried)
+        others = self.pool.untried(ended, self.tried) and (
+            self.retry is None or self._refusals < self.retry.refusals
+        )
         waits = self.wait_for_ready and failure.unsent
         if waits and not others:
             # All over again, more and more slowly: one of them may come up within the deadline.
@@ -206,6 +212,7 @@ class CallState:
         )
         if why is None and again:
             self.tried.clear()
+            self._refusals = 0
             self._resume, self._back = self._back, None
         if why is None:
             retry_logger.info(

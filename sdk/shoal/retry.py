@@ -51,6 +51,8 @@ class Retry:
         attempts: Attempts in all, the first included. Refused and unsent ones don't count: they
             cost no work, and end when every replica was tried. Where those that refused said when
             to come back, they are asked again then, and such a round counts as one attempt.
+        refusals: Replicas that may turn a call away in one round. Where five are full most are, and
+            to ask all of a thousand would be a storm.
         backoff: Mean-doubling start of the full-jitter wait, seconds: the first wait is drawn from
             0 to ``backoff``, the second from 0 to twice that.
         max_backoff: Upper end of any wait, seconds.
@@ -62,6 +64,7 @@ class Retry:
     """
 
     attempts: int = 3
+    refusals: int = 5
     backoff: float = 0.05
     max_backoff: float = 1.0
     attempt_timeout: float | None = None
@@ -72,6 +75,8 @@ class Retry:
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ValueError(f"attempts must be at least 1, not {self.attempts!r}")
+        if self.refusals < 1:
+            raise ValueError(f"refusals must be at least 1, not {self.refusals!r}")
         if not 0.0 <= self.backoff <= self.max_backoff:
             raise ValueError(
                 f"backoff must lie between 0 and max_backoff: {self.backoff!r}, "
@@ -154,7 +159,7 @@ def refusal_to_retry(
         safe: Whether the method may be sent twice.
         counted: Attempts so far that count (this one included, unless untouched).
         remaining: Seconds to the call's deadline, infinity without one.
-        others: Whether a replica is left that was not tried.
+        others: Whether a replica is left that was not tried, and may be.
         waits: Whether the caller waits for a replica that can be reached, and this one can't be:
             going on looking is no retry.
         back: Where every replica was tried: seconds until the first that refused wants to be asked
@@ -172,7 +177,7 @@ def refusal_to_retry(
     if failure.untouched and others:
         return None if remaining > 0.0 else _NO_TIME
     if failure.untouched and back is None:
-        return "every replica was tried"
+        return "no replica is left to try"
     if remaining <= ((back if failure.untouched else failure.pushback) or 0.0):
         return _NO_TIME
     if retry is None:

@@ -115,7 +115,7 @@ class TestAllRefused:
         full = Full(servers, (None, None, None))
         with pytest.raises(shoal.CallError) as caught:
             stubs(retry=retry()).Echo(pb.EchoRequest(), timeout=DEADLINE)
-        assert caught.value.why == "every replica was tried"
+        assert caught.value.why == "no replica is left to try"
         assert len(full.seen) == 3
 
     def test_beyond_the_deadline_it_ends_at_once(self, servers, stubs):
@@ -152,7 +152,7 @@ class TestDecision:
 
     def test_a_pushback_of_nothing_is_a_pushback(self):
         assert self.why(self.refused, back=0.0, remaining=0.5) is None
-        assert self.why(self.refused, back=None) == "every replica was tried"
+        assert self.why(self.refused, back=None) == "no replica is left to try"
 
     def test_a_handlers_own_pushback_holds_for_every_replica(self):
         failed = Failure(grpc.StatusCode.UNAVAILABLE, pushback=5.0)

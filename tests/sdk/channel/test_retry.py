@@ -129,7 +129,7 @@ def test_refused_by_all(servers, stubs):
     with pytest.raises(shoal.CallError) as caught:
         stubs(retry=quick(attempts=1)).EchoOnce(pb.EchoRequest(), timeout=DEADLINE)
     assert sorted(failing.where) == ["a", "b", "c"]
-    assert caught.value.why == "every replica was tried"
+    assert caught.value.why == "no replica is left to try"
 
 
 def test_refused_by_a_servers_own_handler(servers, stubs):
@@ -499,3 +499,11 @@ def test_a_filter(servers, channels):
     with pytest.raises(shoal.CallError, match=r"0 match this channel's filter") as caught:
         served(zone="nowhere")
     assert caught.value.code() is UNAVAILABLE
+
+
+def test_a_full_service_is_not_asked_replica_by_replica(servers, stubs):
+    failing = Failing(servers, 99, trailers=(("shoal-refused", "full"),))
+    with pytest.raises(shoal.CallError) as caught:
+        stubs(retry=quick(refusals=2)).EchoOnce(pb.EchoRequest(), timeout=DEADLINE)
+    assert len(set(failing.where)) == len(failing.where) == 2
+    assert caught.value.why == "no replica is left to try"
