@@ -35,6 +35,17 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # not gener
     the attempts that follow and comes back with the response or the error.
     """
 
+    # On the class, so that a call which goes well sets only what it needs.
+    _node: ReplicaNode | None = None
+    _began = 0.0
+    _bound: float | None = None
+    _inner: Any = None
+    _open = False
+    _awaited = False
+    _task: asyncio.Task[tuple[Any, AioCallError | None]] | None = None
+    _error: AioCallError | None = None
+    _watchers: frozenset[asyncio.Task[None]] = frozenset()
+
     def __init__(
         self, method: Method, state: Callable[[], CallState], metadata: Any, send: Send
     ) -> None:
@@ -42,14 +53,6 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # not gener
         self._make_state = state
         self._metadata = metadata
         self._send = send
-        self._node: ReplicaNode | None = None
-        self._began = 0.0
-        self._bound: float | None = None
-        self._inner: Any = None
-        self._open = False
-        self._task: asyncio.Task[tuple[Any, AioCallError | None]] | None = None
-        self._error: AioCallError | None = None
-        self._watchers: set[asyncio.Task[None]] = set()
 
     def begin(self, node: ReplicaNode, began: float, inner: Any, bound: float | None) -> None:
         """The first attempt is under way."""
@@ -62,13 +65,11 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # not gener
         inner.add_done_callback(partial(_ended, weakref.ref(self)))
 
     def ended(self, inner: Any) -> None:
-        """The call of grpc is over, whether anybody awaits ours by now or not."""
+        """The call of grpc is over, and nobody awaits ours yet."""
         if not self._open:
             return
         if not _failed_now(inner):
             self._close(OK)
-            if self._method.pool.reports and self._node is not None:
-                self._method.pool.heard(self._node, settled(inner.trailing_metadata()))
         elif inner.cancelled():
             self._close(NEUTRAL)
         else:
@@ -86,6 +87,7 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # not gener
 
     def __await__(self) -> Generator[Any, None, Any]:
         if self._task is None:
+            self._awaited = True
             try:
                 response = yield from self._inner.__await__()
             except grpc.aio.AioRpcError as error:
@@ -100,7 +102,7 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # not gener
 
     def __del__(self) -> None:
         # Never awaited: grpc cancels the call, and the balancer must not wait for its end.
-        if getattr(self, "_open", False):
+        if self._open:
             self._close(NEUTRAL)
 
     def cancel(self) -> bool:
@@ -182,8 +184,12 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # not gener
 
     def _watch(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
-        self._watchers.add(task)
-        task.add_done_callback(self._watchers.discard)
+        # The loop holds tasks weakly.
+        self._watchers |= {task}
+        task.add_done_callback(self._unwatch)
+
+    def _unwatch(self, task: asyncio.Task[None]) -> None:
+        self._watchers -= {task}
 
     async def _settled(self) -> None:
         """Waits for the end; who is cancelled while waiting here does not cancel the call."""
@@ -207,8 +213,11 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # not gener
     def _close(self, outcome: Outcome) -> None:
         if self._open:
             self._open = False
-            now = self._method.pool.clock()
-            self._node.end(now - self._began, outcome, now)  # type: ignore[union-attr]
+            pool, node = self._method.pool, self._node
+            now = pool.clock()
+            node.end(now - self._began, outcome, now)  # type: ignore[union-attr]
+            if pool.reports and outcome is OK:
+                pool.heard(node, settled(self._inner.trailing_metadata()))  # type: ignore[arg-type]
 
     def _failed(self, error: grpc.aio.AioRpcError) -> None:
         """The first attempt failed: whoever awaits first sees to what follows, once."""
@@ -390,7 +399,8 @@ class StreamUnaryMethod(Method, bases.AioStreamUnary):
 
 def _ended(this: weakref.ref[UnaryCall], inner: Any) -> None:
     call = this()
-    if call is not None:
+    # Who awaits it hears of its end in the same turn of the loop, and sees to what follows.
+    if call is not None and not call._awaited:  # noqa: SLF001 - a friend of the class
         call.ended(inner)
 
 
