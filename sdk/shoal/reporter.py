@@ -72,11 +72,13 @@ class Rate:
 
     def _turn(self, now: float) -> None:
         second = int(now)
+        if second <= self._second:
+            return
         size = len(self._buckets)
         for passed in range(self._second + 1, min(second, self._second + size) + 1):
             self._total -= self._buckets[passed % size]
             self._buckets[passed % size] = 0
-        self._second = max(self._second, second)
+        self._second = second
 
 
 class LoadReporter:
