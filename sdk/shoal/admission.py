@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shoal_balancer import Limit
+from shoal_balancer.limit import room
 
 # Spread of pushbacks, so that those who were turned away together do not come back together.
 JITTER = (0.75, 1.5)
@@ -57,8 +58,12 @@ class Admission:
 
     @property
     def full(self) -> bool:
-        """Whether the next call is to be turned away."""
+        """Whether a call that comes for the first time is to be turned away."""
         return self.in_flight >= self.limiter.limit
+
+    def full_for(self, attempt: int) -> bool:
+        """Whether a call is that comes for the ``attempt``-th time."""
+        return self.in_flight >= room(self.limiter.limit, attempt)
 
     def enter(self) -> Ticket:
         """Lets a call in, full or not."""
@@ -66,10 +71,10 @@ class Admission:
             self.in_flight += 1
             return Ticket(self._clock(), self.in_flight)
 
-    def try_enter(self) -> Ticket | None:
-        """Lets a call in unless it is full."""
+    def try_enter(self, attempt: int = 1) -> Ticket | None:
+        """Lets a call in unless it is full for the ``attempt``-th try."""
         with self._lock:
-            if self.full:
+            if self.full_for(attempt):
                 return None
             self.in_flight += 1
             return Ticket(self._clock(), self.in_flight)

@@ -12,7 +12,7 @@ import grpc
 from shoal.admission import Admission, Lane
 from shoal.connections import normal
 from shoal.drain import Phase, Roster
-from shoal.lineage import ATTEMPT_KEY
+from shoal.lineage import ATTEMPT_KEY, attempt_in
 from shoal.refusal import DRAINING, OVERLOADED, Trailers, refuse
 from shoal.reporter import LoadReporter
 from shoal.visits import Visit
@@ -98,7 +98,12 @@ class Gate(grpc.ServerInterceptor):
         handler = continuation(handler_call_details)
         if handler is None:
             return None
-        if self._admission is not None and self._admission.full and is_unary(handler):
+        if (
+            self._admission is not None
+            and self._admission.full
+            and is_unary(handler)
+            and self._admission.full_for(attempt_in(handler_call_details.invocation_metadata))
+        ):
             return self._full
         repeated = is_repeated(handler_call_details.invocation_metadata)
         return (self._repeated if repeated else self._first).of(method, handler)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal_balancer.limit import AdaptiveLimit, Average, FixedLimit, Gradient2
+from shoal_balancer.limit import AdaptiveLimit, Average, FixedLimit, Gradient2, room
 
 latencies = st.floats(1e-4, 100.0)
 rules = st.builds(
@@ -229,3 +229,8 @@ class TestArguments:
         limiter = FixedLimit(3, pushback=0.2).limiter(threading.Lock())
         limiter.sample(100.0, 3, 0.0)
         assert (limiter.limit, limiter.pushback) == (3, 0.2)
+
+
+def test_room_grows_by_half_a_limit_with_each_try_up_to_twice_the_limit():
+    assert [room(10, attempt) for attempt in range(1, 6)] == [10, 15, 20, 20, 20]
+    assert [room(1, attempt) for attempt in range(1, 4)] == [1, 1, 2]

@@ -16,6 +16,7 @@ from shoal.aio.reported import BlockingReportedContext, ReportedContext
 from shoal.connections import normal
 from shoal.drain import Phase, Roster
 from shoal.gate import ALWAYS, CLOSED, SORRY, Wrapped, behavior_of, is_repeated, is_unary
+from shoal.lineage import attempt_in
 from shoal.refusal import DRAINING, OVERLOADED, Trailers, refuse, refuse_aio
 from shoal.reporter import LoadReporter
 from shoal.visits import Visit
@@ -177,7 +178,9 @@ class AioGate(grpc.aio.ServerInterceptor):
     def _admitted_coroutine(self, behavior: Any, admission: Admission) -> Any:
         @functools.wraps(behavior)
         async def admitted(request: Any, context: Any) -> Any:
-            ticket = admission.try_enter()
+            ticket = admission.try_enter() or admission.try_enter(
+                attempt_in(context.invocation_metadata())
+            )
             if ticket is None:
                 message, pushback = admission.turn_away()
                 also = self._also()
@@ -190,7 +193,9 @@ class AioGate(grpc.aio.ServerInterceptor):
     def _admitted_blocking(self, behavior: Any, admission: Admission) -> Any:
         @functools.wraps(behavior)
         def admitted(request: Any, context: Any) -> Any:
-            ticket = admission.try_enter()
+            ticket = admission.try_enter() or admission.try_enter(
+                attempt_in(context.invocation_metadata())
+            )
             if ticket is None:
                 message, pushback = admission.turn_away()
                 also = self._also()

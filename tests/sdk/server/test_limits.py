@@ -149,6 +149,22 @@ class TestAnyServer:
         assert all(call.result(WAIT).server == "one" for call in calls)
         assert stub.Echo(REQUEST, timeout=WAIT).server == "one"
 
+    def test_what_others_turned_away_gets_in_more_easily(self, serve, stub_to):
+        servicer, target = serve(limit=shoal.FixedLimit(2))
+        stub = stub_to(target)
+        kept = held(servicer, stub, 2)
+
+        def let_in(attempt):
+            before = len(servicer.seen)
+            call = stub.Echo.future(REQUEST, metadata=(("shoal-attempt", str(attempt)),))
+            eventually(lambda: call.done() or len(servicer.seen) > before)
+            kept.append(call)
+            return not call.done()
+
+        found = [let_in(attempt) for attempt in (1, 2, 2, 3, 3, 9)]
+        # Three places for a second try, four for a third, and never more than twice the limit.
+        assert found == [False, True, False, True, False, False]
+
     def test_exactly_as_many_as_there_is_room_for(self, serve, stub_to):
         servicer, target = serve(limit=shoal.FixedLimit(3))
         stub = stub_to(target)
