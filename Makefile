@@ -7,7 +7,7 @@ JOBS ?= 100
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test demo protos lock clean
+.PHONY: help setup check format test bench demo protos lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -26,6 +26,12 @@ format: setup ## Let ruff format and mend what it can
 
 test: setup ## All tests: unit, property, integration with real ZooKeeper and real processes
 	@scripts/test.sh $(ARGS)
+
+bench: setup ## Shoal against grpc's round robin, HAProxy and nginx: make bench [ARGS="--only latency"]
+	@for each in zookeeper haproxy nginx; do \
+	  scripts/system.sh $$each || echo "Without $$each, the rows that need it will be missing."; \
+	done
+	@$(BIN)/python -m benchmarks.paired $(ARGS)
 
 demo: setup ## 100 real jobs while replicas and a host die: make demo [JOBS=100] [SEED=1]
 	@scripts/system.sh zookeeper

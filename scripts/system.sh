@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Looks for the system packages that the named purposes need, installs them where that is allowed
-# (apt-get as root) and else says in one sentence what to install.  Usage: system.sh python|zookeeper …
+# (apt-get as root) and else says in one sentence what to install.  Usage: system.sh python|zookeeper|haproxy|nginx …
 set -euo pipefail
 
 missing=()
@@ -16,6 +16,10 @@ for purpose in "$@"; do
     zookeeper)
       command -v java >/dev/null 2>&1 || missing+=(default-jre-headless)
       [ -e "${ZOOKEEPER_JAR:-/usr/share/java/zookeeper.jar}" ] || missing+=(zookeeper)
+      ;;
+    haproxy | nginx)
+      # Debian keeps them in /usr/sbin, which is not on everybody's path.
+      command -v "$purpose" >/dev/null 2>&1 || [ -x "/usr/sbin/$purpose" ] || missing+=("$purpose")
       ;;
     *) echo "system.sh: unknown purpose '$purpose'" >&2; exit 2 ;;
   esac

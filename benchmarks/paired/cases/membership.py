@@ -1,0 +1,136 @@
+"""Replicas come and go in a real ZooKeeper: how soon callers know.
+
+Two replicas stay. Others come, are called, get SIGTERM and leave, one after the other; each is a
+`shoal.Server` in a process of its own. All times are of the machine's one monotonic clock.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kazoo.client import KazooClient
+
+import shoal
+from benchmarks.paired.bench import Bench
+from benchmarks.paired.callers import OURS, REQUEST, SERVICE, TIMEOUT
+from benchmarks.paired.processes import Program
+from benchmarks.paired.rows import Row, at_most
+from shoal.testing.installed import ZooKeeperError
+from shoal.testing.zookeeper import ZooKeeperServer
+from shoal_protos.testing.v1 import echo_pb2_grpc
+
+TIMES = 50
+THREADS = 4
+# Between two calls of a thread, seconds: some 1000 calls a second in all, so that neither the
+# machine nor the wait for a turn is what is measured.
+PAUSE = 0.002
+# How long a replica is used before it goes, and left alone before another comes, seconds.
+SETTLE = 0.25
+
+
+def membership(bench: Bench) -> list[Row]:
+    """A new replica's first call, a leaving one's last, and ZooKeeper's own time."""
+    case = "replicas come and go"
+    firsts, lasts, watches = [], [], []
+    with ExitStack() as stack:
+        try:
+            zookeeper = stack.enter_context(ZooKeeperServer())
+        except ZooKeeperError as error:
+            bench.remark(f"The rows of '{case}' are missing: {error}")
+            return []
+        cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="shoal-bench-"))
+        hosts = f"{zookeeper.hosts}/bench"
+        start = partial(Program, "benchmarks.paired.replica", hosts, cache)
+        for _ in range(2):
+            stack.enter_context(start()).line()
+        echo_time = stack.enter_context(_watched(zookeeper.hosts))
+        stack.enter_context(_calling(hosts, cache))
+        for _ in bench.each(case, bench.amount(TIMES, 2)):
+            with start() as newcomer:
+                # Announced and called, in either order: a call may be faster than the directory.
+                newcomer.line()
+                newcomer.line()
+                time.sleep(SETTLE)
+                left = time.monotonic()
+                newcomer.signal(signal.SIGTERM)
+                time.sleep(SETTLE)
+                watches.append(1e3 * echo_time())
+                told = json.loads(newcomer.line())
+            firsts.append(1e3 * (told["first"] - told["served"]))
+            lasts.append(1e3 * max(told["last"] - left, 0.0))
+    return [
+        Row(case, OURS, "a new replica's first call, ms", tuple(firsts), at_most(100.0)),
+        Row(case, OURS, "last new call after SIGTERM, ms", tuple(lasts), at_most(50.0)),
+        Row(case, "ZooKeeper alone", "create to watch, ms", tuple(watches)),
+    ]
+
+
+@contextmanager
+def _calling(hosts: str, cache: str) -> Iterator[None]:
+    """Calls all the time, on threads; a call that fails is an error at the end."""
+    ended = threading.Event()
+    failures: list[Exception] = []
+
+    def work(echo: Any) -> None:
+        while not ended.wait(PAUSE):
+            try:
+                echo(REQUEST, timeout=TIMEOUT, wait_for_ready=True)
+            except Exception as error:  # noqa: BLE001 - raised below, on the main thread
+                failures.append(error)
+                return
+
+    with shoal.Directory(hosts, cache_dir=Path(cache)) as directory:
+        directory.ready(SERVICE, count=2)
+        with directory.channel(SERVICE) as channel:
+            echo = echo_pb2_grpc.EchoStub(channel).Echo
+            workers = [threading.Thread(target=work, args=(echo,)) for _ in range(THREADS)]
+            for worker in workers:
+                worker.start()
+            try:
+                yield
+            finally:
+                ended.set()
+                for worker in workers:
+                    worker.join()
+    if failures:
+        raise failures[0]
+
+
+@contextmanager
+def _watched(hosts: str) -> Iterator[Any]:
+    """Measures how long a watch takes to tell of a new node, in the same process."""
+    seen = threading.Event()
+    at = [0.0]
+    writer, reader = KazooClient(hosts=hosts), KazooClient(hosts=hosts)
+
+    def changed(_: object) -> None:
+        at[0] = time.monotonic()
+        seen.set()
+
+    def measure() -> float:
+        seen.clear()
+        reader.get_children("/watched", watch=changed)
+        began = time.monotonic()
+        writer.create("/watched/node-", ephemeral=True, sequence=True)
+        if not seen.wait(TIMEOUT):
+            raise TimeoutError("ZooKeeper did not tell of a new node")
+        return at[0] - began
+
+    try:
+        writer.start()
+        reader.start()
+        writer.ensure_path("/watched")
+        yield measure
+    finally:
+        for client in (writer, reader):
+            client.stop()
+            client.close()
