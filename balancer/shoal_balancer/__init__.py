@@ -15,6 +15,7 @@ from shoal_balancer.node import Node, Observer, Outcome
 from shoal_balancer.quantile import Quantile
 from shoal_balancer.replica import NO_METADATA, Replica, ReplicaSet, Status
 from shoal_balancer.report import LoadReport
+from shoal_balancer.reported import LeastReported
 from shoal_balancer.snapshot import Reserved, Snapshot, elapsed, settled, updated
 from shoal_balancer.subset import Subset
 from shoal_balancer.warmup import SlowStart
@@ -29,6 +30,7 @@ __all__ = [
     "Health",
     "KeyedPolicy",
     "LeastLoaded",
+    "LeastReported",
     "Limit",
     "Limiter",
     "Load",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from benchmarks.simulation.callers import Caller, Habits, Seen
 from benchmarks.simulation.engine import Engine
@@ -27,7 +26,7 @@ class Setting:
         wire: Seconds to a replica and the same back; a fiftieth of a mean call together.
         service: Distribution of the work, a key of `SERVICES`.
         slots: Calls at once at each replica.
-        speeds: Speed of each replica by its number.
+        slow: Share of the replicas that work at a third of the usual speed.
         limit: Of each replica.
         seed: Of everything random.
     """
@@ -40,14 +39,18 @@ class Setting:
     wire: float = 0.0001
     service: str = "lognormal"
     slots: int = 1
-    speeds: Callable[[int], float] = field(default=lambda _: 1.0)
+    slow: float = 0.0
     limit: Limit | None = None
     seed: int = 1
+
+    def speed(self, number: int) -> float:
+        """Of a replica, by its number; 1 is usual."""
+        return 1.0 / 3.0 if number < self.slow * self.replicas else 1.0
 
     @property
     def rate(self) -> float:
         """Calls per second, of all callers together."""
-        power = sum(self.speeds(number) for number in range(self.replicas)) * self.slots
+        power = sum(self.speed(number) for number in range(self.replicas)) * self.slots
         return self.utilisation * power / self.mean
 
     @property
@@ -72,7 +75,7 @@ class World:
             f"r{number:04}": Server(
                 self.engine,
                 slots=setting.slots,
-                speed=setting.speeds(number),
+                speed=setting.speed(number),
                 limit=setting.limit,
             )
             for number in range(setting.replicas)
@@ -92,8 +95,8 @@ class World:
         ]
         # Which replicas answer, how long calls take and when they come are each drawn from a source
         # of their own, so that all policies meet the same calls at the same times.
-        self._arrivals = random.Random(setting.seed)
-        self._works = random.Random(setting.seed + 1)
+        self._arrivals = random.Random(setting.seed)  # noqa: S311 - no secret
+        self._works = random.Random(setting.seed + 1)  # noqa: S311 - no secret
         self._draw = SERVICES[setting.service]
         self._rate = setting.rate
         self.announce()
@@ -102,6 +105,17 @@ class World:
         """All callers hear of the set as it is."""
         for caller in self.callers:
             caller.observe(self.replicas)
+
+    def deploy(self, count: int, cold_until: float) -> None:
+        """Puts new replicas, cold until a time, in the place of the first ``count`` old ones."""
+        setting = self.setting
+        fresh = [f"{replica.id}-new" for replica in self.replicas[:count]]
+        for name in fresh:
+            server = Server(self.engine, slots=setting.slots, limit=setting.limit)
+            server.cold_until = cold_until
+            self.servers[name] = server
+        self.replicas = self.replicas[count:] + [Replica(name, "10.0.0.1", 1) for name in fresh]
+        self.announce()
 
     def run(self) -> Seen:
         """Lets the calls come, and waits for the last."""
