@@ -14,6 +14,7 @@ import grpc
 from shoal import bases
 from shoal.attempts import Again
 from shoal.futures import CallFuture
+from shoal.lineage import passed_on
 from shoal.methods import NEUTRAL, OK, Method
 from shoal.pool import ReplicaNode
 from shoal.replay import ReplayedRequests
@@ -54,7 +55,8 @@ class UnaryUnaryMethod(Method, bases.UnaryUnary):
                 endpoint = node.endpoint
                 try:
                     inner = endpoint.callables.get(self.key) or endpoint.bind(self)
-                    response = inner(request, timeout, metadata, credentials, None, compression)
+                    sent = passed_on(metadata)
+                    response = inner(request, timeout, sent, credentials, None, compression)
                 except grpc.RpcError as error:
                     return self._again(
                         node, error, began, request, timeout, metadata, credentials,

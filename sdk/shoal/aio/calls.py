@@ -21,6 +21,7 @@ from shoal.aio.failures import AioCallError
 from shoal.aio.methods import Method, Send, put, settled, write
 from shoal.aio.replay import END, AioReplayedRequests, Feed
 from shoal.attempts import Again, CallState
+from shoal.lineage import passed_on
 from shoal.pool import ReplicaNode
 from shoal_balancer import Outcome, Replica
 
@@ -352,7 +353,7 @@ class UnaryUnaryMethod(Method, bases.AioUnaryUnary):
                 endpoint = node.endpoint
                 try:
                     inner = endpoint.callables.get(self.key) or endpoint.bind(self)
-                    sent = send(inner, timeout, metadata)
+                    sent = send(inner, timeout, passed_on(metadata))
                 except BaseException:
                     node.end(0.0, NEUTRAL, began)
                     raise

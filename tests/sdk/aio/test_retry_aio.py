@@ -481,6 +481,8 @@ async def test_a_draining_replica_hears_goodbye_after_the_last_call(listener):
         call = stub.EchoBoth(timeout=DEADLINE)
         await call.write(one())
         await call.read()
+        # Said on its own, and perhaps heard a little later.
+        await eventually(lambda: listener.words == ["hello"])
         leaving = replace(listener.replica, status=Status.DRAINING)
         await asyncio.to_thread(directory.set, "echo", [leaving])
         with pytest.raises(grpc.aio.AioRpcError, match="draining"):

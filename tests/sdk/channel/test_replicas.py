@@ -289,6 +289,8 @@ def test_a_draining_replica_hears_goodbye_after_the_last_call(listener, channels
 
     call = stub.EchoBoth(sent(), timeout=DEADLINE)
     next(call)
+    # Said on its own, and perhaps heard a little later.
+    eventually(lambda: words(listener) == ["hello"])
     directory.set("echo", [replace(listener.replica, status=Status.DRAINING)])
     with pytest.raises(shoal.CallError, match="draining"):
         stub.Echo(pb.EchoRequest())
