@@ -7,7 +7,7 @@ JOBS ?= 100
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test bench demo protos lock clean
+.PHONY: help setup check format test bench demo simulate protos lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ bench: setup ## Shoal against grpc's round robin, HAProxy and nginx: make bench 
 demo: setup ## 100 real jobs while replicas and a host die: make demo [JOBS=100] [SEED=1]
 	@scripts/system.sh zookeeper
 	@$(BIN)/shoal demo --jobs $(JOBS) --seed $(SEED) --out build/demo
+
+simulate: setup ## The policies among 1000 replicas and callers on a virtual clock, into build/simulation
+	@$(BIN)/python -m benchmarks.simulation $(ARGS)
 
 protos: ## Generate protos/gen from protos/
 	@PYTHON="$(PYTHON)" scripts/protos.sh
