@@ -1,1 +1,0 @@
-"""The shipped policies among up to a thousand replicas and callers, on a virtual clock."""
