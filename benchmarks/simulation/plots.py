@@ -1,0 +1,78 @@
+"""Plots of what was simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+from benchmarks.simulation.runs import Row
+
+STYLES = {
+    "random": ("0.6", "--"),
+    "round robin": ("0.4", ":"),
+    "weighted random, reports": ("tab:olive", ":"),
+    "weighted round robin, reports": ("tab:brown", ":"),
+    "least loaded": ("tab:cyan", "-"),
+    "peak EWMA": ("tab:blue", "-"),
+    "least reported": ("tab:orange", "-"),
+    "peak EWMA, limit": ("tab:green", "-"),
+    "peak EWMA, adaptive limit": ("tab:purple", "-"),
+    "least reported, limit": ("tab:red", "-"),
+    "ideal P2C": ("black", "-."),
+}
+WIDTH, HEIGHT = 8.0, 5.0
+
+
+def lines(
+    rows: Sequence[Row], experiment: str, metric: str, path: Path, *, xlabel: str, log: bool
+) -> None:
+    """A line with a band from minimum to maximum for each contender."""
+    figure, axes = plt.subplots(figsize=(WIDTH, HEIGHT), layout="constrained")
+    chosen = [each for each in rows if (each.experiment, each.metric) == (experiment, metric)]
+    ticks = sorted({each.x for each in chosen})
+    for name, (colour, style) in STYLES.items():
+        points = sorted((each for each in chosen if each.contender == name), key=lambda e: e.x)
+        if not points:
+            continue
+        if len(points) == 1 and len(ticks) > 1:
+            axes.axhline(points[0].median, color=colour, linestyle=style, label=name)
+            continue
+        x = [each.x for each in points]
+        axes.plot(x, [each.median for each in points], color=colour, linestyle=style, marker="o",
+                  markersize=4, label=name)  # fmt: skip
+        axes.fill_between(
+            x, [each.min for each in points], [each.max for each in points], color=colour, alpha=0.1
+        )
+    if log:
+        axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0.0)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(metric)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def draw(rows: Sequence[Row], directory: Path) -> list[Path]:
+    """All plots that there are rows for; where they lie."""
+    wanted = [
+        ("callers", "p99 ÷ bound", "callers that share the load", True),
+        ("utilisation", "p99 ÷ bound", "utilisation", False),
+        ("subsets", "p99 ÷ bound", "replicas that each caller uses", True),
+    ]
+    made = []
+    present = {each.experiment for each in rows}
+    for experiment, metric, xlabel, log in wanted:
+        if experiment in present:
+            path = directory / f"{experiment}.png"
+            lines(rows, experiment, metric, path, xlabel=xlabel, log=log)
+            made.append(path)
+    return made
