@@ -27,7 +27,7 @@ N = TypeVar("N", bound=Node[Any])
 BELIEF = 3.0
 # Weight of a new sample in the means over all replicas.
 WEIGHT = 0.02
-# Calls that a failure counts as, beside those in the queue.
+# A failure counts like so many times what a replica takes at once.
 PENALTY = 5.0
 
 
@@ -35,19 +35,21 @@ class Means:
     """What one caller sees on average, of all replicas; updated without a lock.
 
     Attributes:
-        queue: Calls at a replica, running and waiting.
+        load: Calls at a replica, running and waiting, ÷ those that it takes at once.
+        capacity: Calls that a replica takes at once, where that is known of none.
         latency: Seconds; 0 before the first answer.
     """
 
-    __slots__ = ("latency", "queue")
+    __slots__ = ("capacity", "latency", "load")
 
     def __init__(self) -> None:
-        self.queue = 1.0
+        self.load = 1.0
+        self.capacity = 1.0
         self.latency = 0.0
 
-    def saw_queue(self, queue: float) -> None:
-        """A replica reported its queue."""
-        self.queue += (queue - self.queue) * WEIGHT
+    def saw_load(self, load: float) -> None:
+        """A replica reported its load."""
+        self.load += (load - self.load) * WEIGHT
 
     def saw_latency(self, latency: float) -> None:
         """A replica answered."""
@@ -55,46 +57,52 @@ class Means:
 
 
 class ReportedQueue(PendingCount):
-    """A replica's queue as it was reported, fading into the mean, and this caller's own calls.
+    """A replica's load as it was reported, fading into the mean, and this caller's own calls.
 
     Args:
         means: Of all replicas of the policy.
     """
 
-    __slots__ = ("_at", "_capacity", "_means", "_queue")
+    __slots__ = ("_answered", "_at", "_capacity", "_load", "_means")
 
     def __init__(self, means: Means) -> None:
         self._means = means
-        self._queue = 0.0
+        self._load = 0.0
         self._at = -math.inf
-        self._capacity = 1.0
+        # Who was never asked is asked first, or nobody would ever hear of it; who answers without a
+        # report is taken for an average one.
+        self._answered = False
+        # Unknown until a report tells of calls in flight: one of an idle replica has none.
+        self._capacity = 0.0
 
     def report(self, report: LoadReport, now: float) -> None:
-        """Takes a report in: calls in flight, or where they are not said, the utilisation."""
-        used = report.utilisation
-        queue = report.named.get("in_flight", used)
-        if queue > 0.0 and used > 0.0:
-            self._capacity = queue / used
-        self._queue = queue
+        """Takes a report in; with named calls in flight it tells the capacity, too."""
+        load = report.utilisation
+        queue = report.named.get("in_flight", 0.0)
+        if queue > 0.0 and load > 0.0:
+            self._means.capacity = self._capacity = queue / load
+        self._load = load
         self._at = now
-        self._means.saw_queue(queue)
+        self._means.saw_load(load)
 
     def cost(self, in_flight: int, now: float) -> float:
         """Calls that one more would meet there ÷ calls that the replica takes at once."""
         means = self._means
-        queue = means.queue
+        load = means.load if self._answered else 0.0
         fades = BELIEF * means.latency
         if fades > 0.0:
-            queue += (self._queue - queue) * math.exp(min(0.0, self._at - now) / fades)
-        return (queue + in_flight) / self._capacity
+            load += (self._load - load) * math.exp(min(0.0, self._at - now) / fades)
+        return load + in_flight / (self._capacity or means.capacity)
 
     def observe(self, latency: float, now: float) -> None:  # noqa: ARG002 - the protocol's shape
         """A call's latency says how long reports hold."""
+        self._answered = True
         self._means.saw_latency(latency)
 
     def penalize(self, latency: float, now: float) -> None:  # noqa: ARG002 - likewise
-        """A failure makes the queue look longer, until the next report."""
-        self._queue = max(self._queue, 0.0) + PENALTY
+        """A failure makes the replica look busy, until the next report."""
+        self._answered = True
+        self._load += PENALTY
         self._at = now
 
 

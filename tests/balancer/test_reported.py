@@ -17,8 +17,8 @@ def said(queue, capacity=1.0):
 
 def nodes_of(policy, names="abcd"):
     nodes = tuple(Node(replica(name), None, policy.load(), None) for name in names)
-    # Ages are measured in calls.
-    nodes[0].load.observe(0.1, NOW)
+    for node in nodes:
+        node.load.observe(0.1, NOW)
     return nodes
 
 
@@ -49,7 +49,7 @@ def test_a_report_fades_into_the_mean_with_the_time_that_calls_take():
     policy = LeastReported()
     (node,) = nodes_of(policy, "a")
     node.load.report(said(20), NOW)
-    mean = policy._means.queue
+    mean = policy._means.load
     assert node.load.cost(0, NOW) == pytest.approx(20.0)
     assert node.load.cost(0, NOW + 0.3) == pytest.approx(mean + (20.0 - mean) / 2.718, rel=0.01)
     assert node.load.cost(0, NOW + 10.0) == pytest.approx(mean)
@@ -87,6 +87,17 @@ def test_without_any_report_own_calls_decide_and_ties_are_random():
     assert min(counts.values()) > 150
     nodes[0].begin()
     assert picks(policy, nodes)["a"] == 0
+
+
+def test_who_was_never_asked_is_asked_first():
+    policy = LeastReported()
+    nodes = nodes_of(policy, "ab")
+    for node in nodes:
+        node.load.report(said(0.1), NOW)
+    new = Node(replica("new"), None, policy.load(), None)
+    assert picks(policy, (*nodes, new)) == {"new": 1000}
+    new.load.observe(0.1, NOW)
+    assert picks(policy, (*nodes, new))["new"] == 0
 
 
 def test_one_that_fails_looks_busy_until_it_reports_again():
