@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.paired.bench import Bench
-from benchmarks.paired.cases import alone, deaths, latency, membership, replicas, throughput
+from benchmarks.paired.cases import alone, deaths, latency, membership, replicas, steps, throughput
 from benchmarks.paired.rows import Row
 
 Case = Callable[[Bench], list[Row]]
@@ -22,4 +22,6 @@ CASES: dict[str, Case] = {
     "pick": alone.pick,
     "memory": alone.memory,
     "membership": membership.membership,
+    "steps": steps.blocking,
+    "steps-aio": steps.asynchronous,
 }

@@ -21,13 +21,16 @@ def slow(bench: Bench) -> list[Row]:
     case = f"one of three {TIMES} × slow"
     callers = (OURS, CORE)
     runs: dict[str, list[Run]] = {name: [] for name in callers}
+    shares: dict[str, list[float]] = {name: [] for name in callers}
     with servers(WORK, WORK, WORK * TIMES) as started:
         targets = [server.target for server in started]
         for number in bench.each(case):
             for name in turned(callers, number):
+                before = [server.calls for server in started]
                 with stub(name, targets) as echo:
                     call = partial(echo.Echo, REQUEST, timeout=TIMEOUT)
                     run = loaded({"Echo": call}, threads=THREADS, seconds=bench.seconds(4.0, 0.4))
+                shares[name].append(_share_of_last(before, [server.calls for server in started]))
                 runs[name].append(run)
                 bench.runs[case, name] = run
     rates = {name: [run.rate for run in each] for name, each in runs.items()}
@@ -37,6 +40,7 @@ def slow(bench: Bench) -> list[Row]:
         Row(case, CORE, "p99 ÷ peer's", ratios(tails[OURS], tails[CORE]), at_most(0.17)),
         *(Row(case, name, "calls a second", tuple(rates[name])) for name in callers),
         *(Row(case, name, "p99, ms", tuple(tails[name])) for name in callers),
+        *(Row(case, name, "calls to the slow one, %", tuple(shares[name])) for name in callers),
     ]
 
 
@@ -67,8 +71,7 @@ def failing(bench: Bench) -> list[Row]:
                         events=[(1.0, look)],
                     )
                 look()
-                gained = [after - before for before, after in zip(*seen, strict=True)]
-                shares[name].append(100.0 * gained[-1] / sum(gained))
+                shares[name].append(_share_of_last(*seen))
                 safe[name].append(run.failed("Echo"))
                 once[name].append(run.failed("EchoOnce"))
     share = "share of calls that it gets after 1 s, %"
@@ -80,3 +83,9 @@ def failing(bench: Bench) -> list[Row]:
         Row(case, CORE, "failed idempotent calls", tuple(safe[CORE])),
         Row(case, CORE, "failed non-idempotent calls", tuple(once[CORE])),
     ]
+
+
+def _share_of_last(before: list[int], after: list[int]) -> float:
+    """Per cent of the calls between two looks that the last server got."""
+    gained = [now - then for then, now in zip(before, after, strict=True)]
+    return 100.0 * gained[-1] / sum(gained)
