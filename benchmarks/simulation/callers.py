@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class Habits:
         slow_start: How newcomers begin.
         subset: Which part of the set a caller uses.
         attempts: Attempts that failures may take.
-        refusals: Replicas that may turn a call away.
+        refusals: Replicas that may turn a call away, before it waits until one wants it back.
     """
 
     policy: Callable[[], Policy]
@@ -71,7 +72,9 @@ class Seen:
 class Call:
     """A call and its attempts."""
 
-    __slots__ = ("attempt", "began", "failures", "node", "refusals", "sent", "tried", "work")
+    __slots__ = (
+        "attempt", "back", "began", "failures", "node", "refusals", "sent", "tried", "work",
+    )  # fmt: skip
 
     def __init__(self, began: float, work: float) -> None:
         self.began = began
@@ -79,6 +82,8 @@ class Call:
         self.attempt = 1
         self.failures = 0
         self.refusals = 0
+        # When the first of those that refused wants to be asked again.
+        self.back = math.inf
         self.sent = began
         self.tried: list[Node[Server]] = []
         self.node: Node[Server]
@@ -113,13 +118,14 @@ class Caller:
         self._name = name
         self._wire = wire
         self._seen = seen
+        self.rng = random.Random(seed)  # noqa: S311 - no secret
         nothing = contextlib.nullcontext()
         self._budget = RetryBudget(clock=engine.clock, lock=nothing)
         self.balancer: Balancer[Server] = Balancer(
             habits.policy(),
             connect=lambda replica: servers[replica.id],
             clock=engine.clock,
-            rng=random.Random(seed),  # noqa: S311 - no secret
+            rng=self.rng,
             lock=nothing,
             ejection=habits.ejection,
             slow_start=habits.slow_start,
@@ -136,7 +142,10 @@ class Caller:
     def call(self, work: float) -> None:
         """Makes a call that takes ``work`` seconds."""
         self._budget.deposit()
-        self._send(Call(self._engine.now, work))
+        self._begin(Call(self._engine.now, work))
+
+    def _begin(self, call: Call) -> None:
+        self._send(call)
 
     def _send(self, call: Call) -> None:
         now = self._engine.now
@@ -145,6 +154,7 @@ class Caller:
             self._seen.failed += 1
             return
         node.begin()
+        node.endpoint.coming += 1
         call.node = node
         call.sent = now
         self._seen.attempts += 1
@@ -157,24 +167,39 @@ class Caller:
     def _back(self, call: Call, visit: Visit, end: End) -> None:
         now = self._engine.now
         node = call.node
-        node.end(now - call.sent, OUTCOMES[end], now)
         if self._reports and visit.report is not None:
             node.load.report(visit.report, now)
+        node.end(now - call.sent, OUTCOMES[end], now)
         if end is End.ANSWERED:
             self._seen.latencies.append(now - call.began)
             self._seen.times.append(now)
             return
         call.tried.append(node)
         call.attempt += 1
-        if self._again(call, end):
-            self._send(call)
-        else:
+        wait = self._wait(call, visit, end)
+        if wait is None:
             self._seen.failed += 1
+        elif wait:
+            self._engine.after(wait, self._send, call)
+        else:
+            self._send(call)
 
-    def _again(self, call: Call, end: End) -> bool:
+    def _wait(self, call: Call, visit: Visit, end: End) -> float | None:
+        """Seconds to the next attempt; None when there is none. Backoff is left out."""
         if end is End.REFUSED:
             self._seen.refused += 1
             call.refusals += 1
-            return call.refusals < self._habits.refusals
+            call.back = min(call.back, self._engine.now + visit.pushback)
+            if call.refusals < self._habits.refusals:
+                return 0.0
+        # That nobody had room counts as one attempt.
         call.failures += 1
-        return call.failures < self._habits.attempts and self._budget.withdraw()
+        if call.failures >= self._habits.attempts or not self._budget.withdraw():
+            return None
+        if end is End.FAILED:
+            return 0.0
+        wait = max(0.0, call.back - self._engine.now)
+        call.tried.clear()
+        call.refusals = 0
+        call.back = math.inf
+        return wait

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -150,25 +151,22 @@ def failing_run(task: Task) -> Measured:
         habits = replace(habits, ejection=None)
     world = World(task.setting, habits)
     bad = list(world.servers.values())[: max(1, task.setting.replicas // 20)]
-    hits: list[float] = []
+    hits = itertools.count()
+
+    def fails() -> bool:
+        next(hits)
+        return True
 
     def fail() -> None:
         for server in bad:
-            server.failing = True
-            arrive = server.arrive
-
-            def counted(visit: object, arrive: Callable[..., None] = arrive) -> None:
-                hits.append(world.engine.now)
-                arrive(visit)
-
-            server.arrive = counted  # type: ignore[method-assign]
+            server.fails = fails
 
     began = task.setting.seconds / 3.0
     world.engine.after(began, fail)
     seen = world.run()
     attempts = task.setting.rate * (task.setting.seconds - began)
     return {
-        "share of calls to failing replicas": len(hits) / attempts,
+        "share of calls to failing replicas": next(hits) / attempts,
         "failed calls": float(seen.failed),
     }
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.simulation.callers import Habits
+from benchmarks.simulation.callers import Caller, Habits
+from benchmarks.simulation.probing import AsksAlong, AsksFirst, AsksFive
 from benchmarks.simulation.references import IdealP2C, ShortestQueue
+from benchmarks.simulation.rivals import BelievedForever, Memory, Prequal, Probed
 from shoal_balancer import (
     LeastLoaded,
     LeastReported,
@@ -24,6 +26,7 @@ class Contender:
 
     habits: Habits
     limit: Limit | None = None
+    caller: type[Caller] = Caller
 
 
 BOUND = "shortest queue (bound)"
@@ -48,3 +51,21 @@ CONTENDERS: dict[str, Contender] = {
     ),
     "least reported, limit": Contender(Habits(LeastReported), LIMIT),
 }
+
+# What was tried on the way, and how each part does alone.
+RIVALS: dict[str, Contender] = {
+    "last word, P2C": Contender(Habits(BelievedForever)),
+    "last word fading, P2C": Contender(Habits(lambda: LeastReported(among=2))),
+    "least reported among all": Contender(Habits(lambda: LeastReported(among=100))),
+    "memory: 2 fresh, 1 kept": Contender(Habits(Memory)),
+    "memory: 2 fresh, 8 kept": Contender(Habits(lambda: Memory(kept=8))),
+    "ask 2 first": Contender(Habits(Probed), caller=AsksFirst),
+    "ask 5 first": Contender(Habits(Probed), caller=AsksFive),
+    "Prequal": Contender(Habits(Prequal), caller=AsksAlong),
+    "random, limit 2": Contender(Habits(Random), FixedLimit(2)),
+    "random, limit": Contender(Habits(Random), LIMIT),
+    "random, limit 4": Contender(Habits(Random), FixedLimit(4)),
+    "least reported, limit 2": Contender(Habits(LeastReported), FixedLimit(2)),
+    "least reported, limit 4": Contender(Habits(LeastReported), FixedLimit(4)),
+}
+EVERYBODY = CONTENDERS | RIVALS

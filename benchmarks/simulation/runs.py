@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 
-from benchmarks.simulation.habits import CONTENDERS
+from benchmarks.simulation.habits import EVERYBODY
 from benchmarks.simulation.world import Setting, World
 
 
@@ -18,7 +18,7 @@ class Task:
 
     Attributes:
         experiment: Whose it is.
-        contender: A key of `CONTENDERS`.
+        contender: A key of `EVERYBODY`.
         setting: The world.
         x: Where it stands in the experiment: callers, utilisation, size.
     """
@@ -65,8 +65,8 @@ Tick = Callable[[], object]
 
 def plain(task: Task) -> Measured:
     """A run in which nothing happens but calls."""
-    contender = CONTENDERS[task.contender]
-    world = World(replace(task.setting, limit=contender.limit), contender.habits)
+    contender = EVERYBODY[task.contender]
+    world = World(replace(task.setting, limit=contender.limit), contender.habits, contender.caller)
     seen = world.run()
     return {
         "p99": world.p99(),

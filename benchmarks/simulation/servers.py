@@ -28,9 +28,10 @@ class Visit:
         attempt: Its number; the first is 1.
         over: Called at the replica when its part ends.
         report: What the replica says of itself then.
+        pushback: Seconds after which one that was turned away may come back.
     """
 
-    __slots__ = ("arrived", "attempt", "met", "over", "report", "work")
+    __slots__ = ("arrived", "attempt", "met", "over", "pushback", "report", "work")
 
     def __init__(self, work: float, attempt: int, over: Callable[[Visit, End], None]) -> None:
         self.work = work
@@ -38,6 +39,7 @@ class Visit:
         self.over = over
         self.arrived = 0.0
         self.met = 0
+        self.pushback = 0.0
         self.report: LoadReport | None = None
 
 
@@ -52,7 +54,8 @@ class Server:
 
     Attributes:
         in_flight: Calls running and queued.
-        failing: Whether it fails every call at once.
+        coming: Calls on the wire to it, which only the omniscient know of.
+        fails: Asked for each call whether it fails at once; None: never.
         cold_until: Until then it works at a third of its speed.
         served: Calls answered.
     """
@@ -65,7 +68,8 @@ class Server:
         self.slots = slots
         self.speed = speed
         self.in_flight = 0
-        self.failing = False
+        self.coming = 0
+        self.fails: Callable[[], bool] | None = None
         self.cold_until = 0.0
         self.served = 0
         self.refused = 0
@@ -77,16 +81,19 @@ class Server:
     @property
     def delay(self) -> float:
         """Mean services that one more call would wait for and take, for those who know it all."""
-        return (self.in_flight + 1) / (self.slots * self.speed)
+        return (self.in_flight + self.coming + 1) / (self.slots * self.speed)
 
     def arrive(self, visit: Visit) -> None:
         """A call comes in."""
-        if self.failing:
-            visit.over(visit, End.FAILED)
+        self.coming -= 1
+        if self.fails is not None and self.fails():
+            # It says how idle it is, too.
+            self._leave(visit, End.FAILED)
             return
         limiter = self._limiter
         if limiter is not None and self.in_flight >= room(limiter.limit, visit.attempt):
             self.refused += 1
+            visit.pushback = limiter.pushback
             self._leave(visit, End.REFUSED)
             return
         self.in_flight += 1

@@ -65,9 +65,10 @@ class World:
     Args:
         setting: What is simulated.
         habits: How callers balance.
+        caller: Makes a caller.
     """
 
-    def __init__(self, setting: Setting, habits: Habits) -> None:
+    def __init__(self, setting: Setting, habits: Habits, caller: type[Caller] = Caller) -> None:
         self.setting = setting
         self.engine = Engine()
         self.seen = Seen()
@@ -82,7 +83,7 @@ class World:
         }
         self.replicas = [Replica(name, "10.0.0.1", 1) for name in self.servers]
         self.callers = [
-            Caller(
+            caller(
                 self.engine,
                 habits,
                 self.servers,
