@@ -45,10 +45,13 @@ def static_list(targets: Sequence[str]) -> str:
 
 
 @contextmanager
-def servers(*works: float, fail: int = 0) -> Iterator[list[EchoProcess]]:
-    """Echo servers: one for each of ``works``, then ``fail`` that fail."""
+def servers(*works: float, fail: int = 0, threads: bool = False) -> Iterator[list[EchoProcess]]:
+    """Echo servers: one for each of ``works``, then ``fail`` that fail.
+
+    They run on asyncio, or with threads, as most of grpc's servers in Python do.
+    """
     with ExitStack() as stack:
-        started = [stack.enter_context(EchoProcess(work=work)) for work in works]
+        started = [stack.enter_context(EchoProcess(work=work, threads=threads)) for work in works]
         started += [stack.enter_context(EchoProcess(fail=True)) for _ in range(fail)]
         for server in started:
             server.wait()

@@ -3,7 +3,7 @@
 As a program it prints its target, and then answers each line of its input with the number of calls
 that it has had. It ends with its input, so that it never outlives who started it:
 
-    python -m benchmarks.paired.echo [--work SECONDS] [--fail] [--addresses N]
+    python -m benchmarks.paired.echo [--work SECONDS] [--fail] [--addresses N] [--threads]
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from shoal_protos.testing.v1 import echo_pb2, echo_pb2_grpc
+
+OPTIONS = [("grpc.so_reuseport", 0)]
 
 
 class Echo(echo_pb2_grpc.EchoServicer):
@@ -51,10 +54,30 @@ def loopback(number: int) -> str:
     return f"127.0.{number // 250}.{number % 250 + 1}"
 
 
+class Threaded(echo_pb2_grpc.EchoServicer):
+    """The same on a server with threads, where it only echoes."""
+
+    def Echo(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802 - the proto's name
+        """One call."""
+        return echo_pb2.EchoResponse(payload=request.payload)
+
+
+def serve_threaded() -> None:
+    """Serves on threads until the input ends."""
+    server = grpc.server(ThreadPoolExecutor(32), options=OPTIONS)
+    echo = Threaded()  # type: ignore[abstract]  # streams are not measured
+    echo_pb2_grpc.add_EchoServicer_to_server(echo, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    print(f"127.0.0.1:{port}", flush=True)  # noqa: T201 - a program's answer
+    sys.stdin.read()
+    server.stop(None)
+
+
 async def serve(work: float, fail: bool, addresses: int) -> None:
     """Serves until the input ends."""
     echo = Echo(work, fail)  # type: ignore[abstract]  # streams are not measured
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(options=OPTIONS)
     echo_pb2_grpc.add_EchoServicer_to_server(echo, server)
     port = server.add_insecure_port("127.0.0.1:0")
     for number in range(1, addresses):
@@ -72,7 +95,11 @@ def main() -> None:
     parser.add_argument("--work", type=float, default=0.0, help="seconds that a call takes")
     parser.add_argument("--fail", action="store_true", help="answer UNAVAILABLE at once")
     parser.add_argument("--addresses", type=int, default=1, help="of loopback, with one port")
+    parser.add_argument("--threads", action="store_true", help="grpc's server with threads")
     options = parser.parse_args()
+    if options.threads:
+        serve_threaded()
+        return
     asyncio.run(serve(options.work, options.fail, options.addresses))
 
 

@@ -78,12 +78,20 @@ class Program:
 class EchoProcess(Program):
     """An echo server; see `benchmarks.paired.echo`."""
 
-    def __init__(self, *, work: float = 0.0, fail: bool = False, addresses: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        work: float = 0.0,
+        fail: bool = False,
+        addresses: int = 1,
+        threads: bool = False,
+    ) -> None:
         super().__init__(
             "benchmarks.paired.echo",
             f"--work={work}",
             f"--addresses={addresses}",
             *(["--fail"] * fail),
+            *(["--threads"] * threads),
         )
         self.target = ""
 

@@ -2,13 +2,14 @@
 
     python -m benchmarks.paired.replica ZOOKEEPER CACHE
 
-It prints a line when it is announced, a line at its first call, and at the end of its drain a JSON
-object with ``served``, ``first`` and ``last``: monotonic seconds, which all processes of a machine
-share. It drains on SIGTERM, as any server does.
+It prints ``announced``; at its first call a JSON object with ``served`` and ``first``, of which
+either may come first; and at the end of its drain one with ``last``. All are monotonic seconds,
+which all processes of a machine share. It drains on SIGTERM, as any server does.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import threading
@@ -26,15 +27,15 @@ class Echo(echo_pb2_grpc.EchoServicer):
     """Answers, and remembers when it was first and last called."""
 
     def __init__(self) -> None:
-        self.first: float | None = None
+        self.server: Server | None = None
         self.last = 0.0
+        self._first = itertools.count()
 
     def Echo(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802 - the proto's name
         """One call."""
         self.last = clock()
-        if self.first is None:
-            self.first = self.last
-            say("called")
+        if self.server is not None and next(self._first) == 0:
+            say(json.dumps({"served": self.server.served, "first": self.last}))
         return echo_pb2.EchoResponse(payload=request.payload)
 
 
@@ -63,11 +64,11 @@ def main() -> None:
     hosts, cache = sys.argv[1:]
     echo = Echo()  # type: ignore[abstract]  # streams are not measured
     with shoal.Directory(hosts, cache_dir=cache) as directory:
-        server = Server(SERVICE)
+        server = echo.server = Server(SERVICE)
         echo_pb2_grpc.add_EchoServicer_to_server(echo, server)
         threading.Thread(target=_follow_input, args=(server,), daemon=True).start()
         server.run(directory, ready=lambda _: say("announced"))
-    say(json.dumps({"served": server.served, "first": echo.first, "last": echo.last}))
+    say(json.dumps({"last": echo.last}))
 
 
 def _follow_input(server: Server) -> None:

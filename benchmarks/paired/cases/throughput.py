@@ -1,4 +1,8 @@
-"""As many calls as it goes: 8 threads, and 64 asyncio tasks, over three servers."""
+"""As many calls as it goes: 8 threads, and 64 asyncio tasks, over three servers.
+
+Servers and callers share the cores, so that half of what is measured are the servers; both kinds
+that grpc has are tried, for they take crowding differently.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +28,19 @@ from shoal_protos.testing.v1 import echo_pb2_grpc
 
 THREADS = 8
 TASKS = 64
+KINDS = {"with threads": True, "on asyncio": False}
 # Blocks of a round, in each of which everyone has a turn.
 BLOCKS = 4
 
 
 def blocking(bench: Bench) -> list[Row]:
     """Threads."""
-    case = f"throughput, {THREADS} threads"
-    with servers(0.0, 0.0, 0.0) as started:
+    return [row for kind in KINDS for row in _blocking(bench, kind)]
+
+
+def _blocking(bench: Bench, kind: str) -> list[Row]:
+    case = f"throughput, {THREADS} threads, servers {kind}"
+    with servers(0.0, 0.0, 0.0, threads=KINDS[kind]) as started:
         targets = [server.target for server in started]
         with calls_of(dict.fromkeys((OURS, CORE, DIRECT), targets)) as calls:
             for call in calls.values():
@@ -50,13 +59,16 @@ def blocking(bench: Bench) -> list[Row]:
 
 def asynchronous(bench: Bench) -> list[Row]:
     """Tasks."""
-    with servers(0.0, 0.0, 0.0) as started:
-        targets = [server.target for server in started]
-        return asyncio.run(_asynchronous(bench, targets))
+    rows = []
+    for kind, threads in KINDS.items():
+        case = f"throughput, {TASKS} asyncio tasks, servers {kind}"
+        with servers(0.0, 0.0, 0.0, threads=threads) as started:
+            targets = [server.target for server in started]
+            rows += asyncio.run(_asynchronous(bench, case, targets))
+    return rows
 
 
-async def _asynchronous(bench: Bench, targets: Sequence[str]) -> list[Row]:
-    case = f"throughput, {TASKS} asyncio tasks"
+async def _asynchronous(bench: Bench, case: str, targets: Sequence[str]) -> list[Row]:
     async with AsyncExitStack() as stack:
         calls = {}
         for name in (OURS, CORE, DIRECT):
