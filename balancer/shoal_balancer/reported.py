@@ -40,16 +40,20 @@ class Means:
         latency: Seconds; 0 before the first answer.
     """
 
-    __slots__ = ("capacity", "latency", "load")
+    __slots__ = ("_heard", "capacity", "latency", "load")
 
     def __init__(self) -> None:
-        self.load = 1.0
+        self.load = 0.0
         self.capacity = 1.0
+        self._heard = False
         self.latency = 0.0
 
     def saw_load(self, load: float) -> None:
         """A replica reported its load."""
-        self.load += (load - self.load) * WEIGHT
+        # The first word is all there is: a prior of our own could make the only one that is known
+        # look good for ever, or bad.
+        self.load += (load - self.load) * (WEIGHT if self._heard else 1.0)
+        self._heard = True
 
     def saw_latency(self, latency: float) -> None:
         """A replica answered."""
@@ -63,15 +67,12 @@ class ReportedQueue(PendingCount):
         means: Of all replicas of the policy.
     """
 
-    __slots__ = ("_answered", "_at", "_capacity", "_load", "_means")
+    __slots__ = ("_at", "_capacity", "_load", "_means")
 
     def __init__(self, means: Means) -> None:
         self._means = means
         self._load = 0.0
         self._at = -math.inf
-        # Who was never asked is asked first, or nobody would ever hear of it; who answers without a
-        # report is taken for an average one.
-        self._answered = False
         # Unknown until a report tells of calls in flight: one of an idle replica has none.
         self._capacity = 0.0
 
@@ -88,7 +89,7 @@ class ReportedQueue(PendingCount):
     def cost(self, in_flight: int, now: float) -> float:
         """Calls that one more would meet there ÷ calls that the replica takes at once."""
         means = self._means
-        load = means.load if self._answered else 0.0
+        load = means.load
         fades = BELIEF * means.latency
         if fades > 0.0:
             load += (self._load - load) * math.exp(min(0.0, self._at - now) / fades)
@@ -96,12 +97,10 @@ class ReportedQueue(PendingCount):
 
     def observe(self, latency: float, now: float) -> None:  # noqa: ARG002 - the protocol's shape
         """A call's latency says how long reports hold."""
-        self._answered = True
         self._means.saw_latency(latency)
 
     def penalize(self, latency: float, now: float) -> None:  # noqa: ARG002 - likewise
         """A failure makes the replica look busy, until the next report."""
-        self._answered = True
         self._load += PENALTY
         self._at = now
 

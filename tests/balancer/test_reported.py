@@ -89,15 +89,14 @@ def test_without_any_report_own_calls_decide_and_ties_are_random():
     assert picks(policy, nodes)["a"] == 0
 
 
-def test_who_was_never_asked_is_asked_first():
+def test_one_that_is_known_to_be_busy_is_not_the_only_one_that_is_asked():
     policy = LeastReported()
     nodes = nodes_of(policy, "ab")
-    for node in nodes:
-        node.load.report(said(0.1), NOW)
-    new = Node(replica("new"), None, policy.load(), None)
-    assert picks(policy, (*nodes, new)) == {"new": 1000}
-    new.load.observe(0.1, NOW)
-    assert picks(policy, (*nodes, new))["new"] == 0
+    nodes[0].load.report(said(6, capacity=8.0), NOW)
+    # Nothing is known of the other one; it counts as what is known.
+    assert picks(policy, nodes)["b"] > 300
+    nodes[1].load.report(said(0, capacity=8.0), NOW)
+    assert picks(policy, nodes) == {"b": 1000}
 
 
 def test_one_that_fails_looks_busy_until_it_reports_again():

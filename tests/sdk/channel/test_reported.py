@@ -50,9 +50,9 @@ def test_a_caller_keeps_away_from_a_replica_that_others_keep_busy(servers):
         directory = FixedDirectory({"echo": [busy.target, idle.target]})
         with Channel(directory, "echo", policy=shoal.LeastReported()) as channel:
             mine = echo_pb2_grpc.EchoStub(channel)
-            found = [mine.Echo(REQUEST).server for _ in range(30)]
-        # Once, to hear of it; this caller has no calls of its own in flight anywhere.
-        assert found.count("a") <= 2
+            found = [mine.Echo(REQUEST).server for _ in range(60)]
+        # Once it has heard of both, hardly ever: where this process stalls, what it knows grows old.
+        assert found[found.index("b") + 2 :].count("a") <= 5
         busy.go.set()
         assert [call.result(30.0).server for call in calls] == ["a"] * 6
 
