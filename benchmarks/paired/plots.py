@@ -61,7 +61,7 @@ def ratios(rows: Sequence[Row], path: Path) -> Path:
     shown = [tick for tick in ticks if low / 1.3 <= tick <= high * 1.3]
     axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
     axes.minorticks_off()
-    axes.set_xlabel("median, min and max; < and > mark the target's allowed side", fontsize=8)
+    axes.set_xlabel("median, min, max; ◁ ▷: allowed side of the target", fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     return _save(figure, path)
 

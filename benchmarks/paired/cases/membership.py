@@ -51,7 +51,9 @@ def membership(bench: Bench) -> list[Row]:
         cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="shoal-bench-"))
         hosts = f"{zookeeper.hosts}/bench"
         start = partial(Program, "benchmarks.paired.replica", hosts, cache)
-        replicas = [stack.enter_context(start()) for _ in range(REPLICAS)]
+        # Ended after the calls to them have, those included that come later.
+        living = stack.enter_context(ExitStack())
+        replicas = [living.enter_context(start()) for _ in range(REPLICAS)]
         for replica in replicas:
             replica.line()
         echo_time = stack.enter_context(_watched(zookeeper.hosts))
@@ -59,7 +61,7 @@ def membership(bench: Bench) -> list[Row]:
         for replica in replicas:
             replica.line()
         for _ in bench.each(case, bench.amount(TIMES, 2)):
-            newcomer = stack.enter_context(start())
+            newcomer = living.enter_context(start())
             replicas.append(newcomer)
             called = json.loads(_other_line(newcomer))
             firsts.append(1e3 * (called["first"] - called["served"]))
