@@ -1,7 +1,7 @@
 """Simulates the shipped policies at sizes that no machine here has.
 
-    make simulate                                    # all of it, some minutes
-    python -m benchmarks.simulation --quick          # a small version, some seconds
+    make simulate                                    # all of it, a quarter of an hour on two cores
+    python -m benchmarks.simulation --quick          # a small version, half a minute
     python -m benchmarks.simulation --only callers   # one experiment (may be repeated)
 
 Writes report.json and plots to build/simulation/. Every figure is a median over seeds with minimum
@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks.simulation.experiments import EXPERIMENTS, QUICK, Size
+from benchmarks.simulation.experiments import EXPERIMENTS
 from benchmarks.simulation.plots import draw
 from benchmarks.simulation.runs import Row
+from benchmarks.simulation.size import QUICK, Size
 
 
 def tables(rows: Sequence[Row], console: Console) -> None:
@@ -49,6 +50,7 @@ def tables(rows: Sequence[Row], console: Console) -> None:
 def simulate(only: Sequence[str], size: Size, out: Path, console: Console) -> list[Row]:
     """Runs experiments and writes what they found."""
     out.mkdir(parents=True, exist_ok=True)
+    report = out / "report.json"
     rows: list[Row] = []
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:
@@ -62,11 +64,9 @@ def simulate(only: Sequence[str], size: Size, out: Path, console: Console) -> li
                 progress.update(task, description=f"{name}: {runs} runs")  # type: ignore[arg-type]
 
             rows += EXPERIMENTS[name](size, tick)
-    report = out / "report.json"
-    report.write_text(
-        json.dumps([each.document() for each in rows], indent=2, ensure_ascii=False) + "\n",
-        encoding="utf-8",
-    )
+            # After each: what is there can be looked at while the rest runs.
+            text = json.dumps([each.document() for each in rows], indent=2, ensure_ascii=False)
+            report.write_text(text + "\n", encoding="utf-8")
     for path in (report, *draw(rows, out)):
         console.print(str(path))
     return rows
@@ -88,7 +88,7 @@ def main() -> int:
     try:
         rows = simulate(options.only or list(EXPERIMENTS), size, options.out, console)
     except KeyboardInterrupt:
-        console.print("stopped; nothing was written")
+        console.print("stopped; report.json holds the experiments that were finished")
         return 130
     tables(rows, console)
     return 0

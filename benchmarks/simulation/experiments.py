@@ -2,54 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from benchmarks.simulation.habits import BOUND, CONTENDERS, IDEAL, RANDOM
+from benchmarks.simulation.callers import Habits
+from benchmarks.simulation.habits import BOUND, CONTENDERS, IDEAL, RANDOM, RIVALS
 from benchmarks.simulation.runs import Measured, Row, Task, Tick, plain, row, spread
+from benchmarks.simulation.service import quantile
+from benchmarks.simulation.size import Size
+from benchmarks.simulation.tuning import KNOBS, tuned
 from benchmarks.simulation.world import Setting, World
-from shoal_balancer import Subset
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How large the experiments are.
-
-    Attributes:
-        calls: In each run.
-        seeds: Each run is made once with each.
-        callers: Numbers of callers that are compared.
-        utilisations: Loads that are compared.
-        replicas: In most experiments.
-        crowd: Callers and replicas of the subsetting.
-        subsets: Sizes that are compared.
-    """
-
-    calls: int = 40_000
-    seeds: tuple[int, ...] = (1, 2, 3)
-    callers: tuple[int, ...] = (1, 10, 100, 1000)
-    utilisations: tuple[float, ...] = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
-    replicas: int = 100
-    crowd: int = 1000
-    subsets: tuple[int, ...] = (12, 20, 50, 100)
-
-    @property
-    def usual(self) -> Setting:
-        """The setting that experiments begin with."""
-        return Setting(replicas=self.replicas, calls=self.calls)
-
-
-QUICK = Size(
-    calls=3_000,
-    seeds=(1, 2),
-    callers=(1, 50),
-    utilisations=(0.5, 0.8),
-    replicas=30,
-    crowd=100,
-    subsets=(12, 20),
-)
+from shoal_balancer import AdaptiveLimit, FixedLimit, Limit, PeakEwma, Subset
 
 
 def _against(
@@ -85,9 +51,85 @@ def callers(size: Size, tick: Tick) -> list[Row]:
     return _against(spread(plain, tasks, size.seeds, tick), bounds)
 
 
+def candidates(size: Size, tick: Tick) -> list[Row]:
+    """What was tried for many callers, and each part of what was kept alone."""
+    return _compared(
+        "candidates",
+        size,
+        tick,
+        [(float(count), replace(size.usual, callers=count)) for count in size.callers[-2:]],
+        (RANDOM, "least reported", "least reported, limit", *RIVALS),
+    )
+
+
+def slots(size: Size, tick: Tick) -> list[Row]:
+    """Replicas that serve x calls at once, for a hundred callers."""
+    setting = replace(size.many, replicas=size.replicas // 2)
+    return _compared(
+        "slots",
+        size,
+        tick,
+        [(float(count), replace(setting, slots=count)) for count in (1, 4, 16)],
+        (RANDOM, "peak EWMA", "least reported"),
+    )
+
+
+def refusals(size: Size, tick: Tick) -> list[Row]:
+    """A round trip, which a refusal costs, takes x mean calls."""
+    setting = size.many
+    return _compared(
+        "round trip",
+        size,
+        tick,
+        [(trip, replace(setting, wire=trip / 2.0 * setting.mean)) for trip in (0.02, 0.3, 1.0)],
+        (RANDOM, "peak EWMA", "peak EWMA, limit", "ask 2 first"),
+    )
+
+
+LIMITS: dict[str, Callable[[int], Limit | None]] = {
+    "none": lambda _slots: None,
+    "fixed, slots + 2": lambda slots: FixedLimit(slots + 2),
+    "adaptive": lambda _slots: AdaptiveLimit(),
+    "adaptive, tight": lambda _slots: AdaptiveLimit(initial=3, least=1, queue=1),
+}
+
+
+def limits_run(task: Task) -> Measured:
+    """The second half of a run that is long enough for limits to settle, by peak EWMA."""
+    slots = task.setting.slots
+    setting = replace(task.setting, limit=LIMITS[task.contender](slots))
+    world = World(setting, Habits(PeakEwma))
+    seen = world.run()
+    settled = [
+        latency
+        for latency, ended in zip(seen.latencies, seen.times, strict=True)
+        if ended - latency > setting.seconds / 2.0
+    ]
+    return {
+        "p99, mean calls": quantile(settled, 0.99) / setting.mean,
+        "refusals per call": seen.refused / setting.calls,
+    }
+
+
+def limits(size: Size, tick: Tick) -> list[Row]:
+    """Limits of replicas that serve x calls at once, for a hundred callers, over half a minute."""
+    setting = replace(size.many, replicas=max(1, size.replicas // 5))
+    tasks = [
+        Task("limits", name, replace(setting, slots=slots, calls=size.calls * (1 + slots)), slots)
+        for name in LIMITS
+        for slots in (1, 4)
+    ]
+    return [
+        row(task, metric, [each[metric] for each in found])
+        for task, found in spread(limits_run, tasks, size.seeds, tick)
+        for metric in found[0]
+    ]
+
+
 SOME = (
     RANDOM,
     "round robin",
+    "least loaded",
     "peak EWMA",
     "least reported",
     "peak EWMA, limit",
@@ -97,14 +139,11 @@ SOME = (
 
 def utilisation(size: Size, tick: Tick) -> list[Row]:
     """From a third of what the replicas can bear to nearly all of it, for a hundred callers."""
-    many = replace(
-        size.usual, callers=size.callers[-2] if len(size.callers) > 2 else size.callers[-1]
-    )
     return _compared(
         "utilisation",
         size,
         tick,
-        [(each, replace(many, utilisation=each)) for each in size.utilisations],
+        [(each, replace(size.many, utilisation=each)) for each in size.utilisations],
     )
 
 
@@ -133,14 +172,18 @@ def speeds(size: Size, tick: Tick) -> list[Row]:
 
 
 def _compared(
-    experiment: str, size: Size, tick: Tick, settings: Sequence[tuple[float, Setting]]
+    experiment: str,
+    size: Size,
+    tick: Tick,
+    settings: Sequence[tuple[float, Setting]],
+    names: Sequence[str] = SOME,
 ) -> list[Row]:
     tasks = [Task(experiment, BOUND, replace(setting, callers=1), x) for x, setting in settings]
     bounds = {
         task.x: [each["p99"] for each in found]
         for task, found in spread(plain, tasks, size.seeds, tick)
     }
-    tasks = [Task(experiment, name, setting, x) for name in SOME for x, setting in settings]
+    tasks = [Task(experiment, name, setting, x) for name in names for x, setting in settings]
     return _against(spread(plain, tasks, size.seeds, tick), bounds)
 
 
@@ -268,10 +311,15 @@ def subsets(size: Size, tick: Tick) -> list[Row]:
 
 EXPERIMENTS: dict[str, Callable[[Size, Tick], list[Row]]] = {
     "callers": callers,
+    "candidates": candidates,
+    "slots": slots,
+    "round trip": refusals,
+    "limits": limits,
     "utilisation": utilisation,
     "service": service,
     "speeds": speeds,
     "failing": failing,
     "restarts": restarts,
     "subsets": subsets,
+    **{name: functools.partial(tuned, name) for name in KNOBS},
 }

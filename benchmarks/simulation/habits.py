@@ -17,7 +17,7 @@ from shoal_balancer import (
     WeightedRandom,
     WeightedRoundRobin,
 )
-from shoal_balancer.limit import AdaptiveLimit, FixedLimit, Limit
+from shoal_balancer.limit import FixedLimit, Limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,6 @@ CONTENDERS: dict[str, Contender] = {
     "peak EWMA": Contender(Habits(PeakEwma)),
     "least reported": Contender(Habits(LeastReported)),
     "peak EWMA, limit": Contender(Habits(PeakEwma), LIMIT),
-    "peak EWMA, adaptive limit": Contender(
-        Habits(PeakEwma), AdaptiveLimit(initial=3, least=1, most=50)
-    ),
     "least reported, limit": Contender(Habits(LeastReported), LIMIT),
 }
 

@@ -21,7 +21,7 @@ STYLES = {
     "peak EWMA": ("tab:blue", "-"),
     "least reported": ("tab:orange", "-"),
     "peak EWMA, limit": ("tab:green", "-"),
-    "peak EWMA, adaptive limit": ("tab:purple", "-"),
+    "ask 2 first": ("tab:pink", "--"),
     "least reported, limit": ("tab:red", "-"),
     "ideal P2C": ("black", "-."),
 }

@@ -10,9 +10,10 @@ from rich.console import Console
 from benchmarks.simulation.__main__ import simulate, tables
 from benchmarks.simulation.callers import Habits
 from benchmarks.simulation.engine import Engine
-from benchmarks.simulation.experiments import EXPERIMENTS, QUICK
+from benchmarks.simulation.experiments import EXPERIMENTS
 from benchmarks.simulation.references import IdealP2C, ShortestQueue
 from benchmarks.simulation.service import SERVICES, quantile
+from benchmarks.simulation.size import QUICK
 from benchmarks.simulation.world import Setting, World
 from shoal_balancer import LeastLoaded, LeastReported, PeakEwma, Random
 from shoal_balancer.limit import FixedLimit
