@@ -86,6 +86,8 @@ class CallState:
         self.patience: float | None = None
         self._counted = 0
         self._rounds = 0
+        # Whether the last attempt failed with its connection.
+        self._broken = False
         # Replicas that turned it away in this round.
         self._refusals = 0
         self._last: Failure | None = None
@@ -232,7 +234,8 @@ class CallState:
     def delay(self, state: tenacity.RetryCallState | None = None) -> float:
         """Seconds to the next attempt: pushback, backoff, or none at all.
 
-        What no handler has seen goes to another replica at once: waiting would help nobody. A
+        What no handler has seen goes to another replica at once: waiting would help nobody. So does
+        what broke with its connection: a dead replica says nothing of the others' load. A
         refusal's pushback only counts when all have refused, and then it is the shortest of them.
 
         Args:
@@ -247,7 +250,7 @@ class CallState:
             return 0.0
         if self._resume is not None:
             return min(max(self._resume - self.pool.clock(), 0.0), rest)
-        if last.untouched and self.tried:
+        if (last.untouched or self._broken) and self.tried:
             return 0.0
         if last.pushback is not None:
             return min(last.pushback, rest)
@@ -265,7 +268,8 @@ class CallState:
         code = error.code()
         trailing = error.trailing_metadata()
         connected = node.endpoint.connected
-        if not connected and code in _LOST:
+        self._broken = not connected and code in _LOST
+        if self._broken:
             self.pool.lost(node)
         if self.pool.reports:
             self.pool.heard(node, trailing)

@@ -51,7 +51,7 @@ def test_a_caller_keeps_away_from_a_replica_that_others_keep_busy(servers):
         with Channel(directory, "echo", policy=shoal.LeastReported()) as channel:
             mine = echo_pb2_grpc.EchoStub(channel)
             found = [mine.Echo(REQUEST).server for _ in range(60)]
-        # Once it has heard of both, hardly ever: where this process stalls, what it knows grows old.
+        # Once it has heard of both, hardly ever: what it knows grows old where this process stalls.
         assert found[found.index("b") + 2 :].count("a") <= 5
         busy.go.set()
         assert [call.result(30.0).server for call in calls] == ["a"] * 6

@@ -17,7 +17,7 @@ from shoal.testing import FixedDirectory
 from shoal_balancer import Replica, RetryBudget, RoundRobin
 from shoal_protos.testing.v1 import echo_pb2 as pb
 from shoal_protos.testing.v1 import echo_pb2_grpc
-from tests.support.echo import EchoServer
+from tests.support.echo import EchoProcess, EchoServer
 from tests.support.waiting import eventually
 
 DEADLINE = 30.0
@@ -507,3 +507,16 @@ def test_a_full_service_is_not_asked_replica_by_replica(servers, stubs):
         stubs(retry=quick(refusals=2)).EchoOnce(pb.EchoRequest(), timeout=DEADLINE)
     assert len(set(failing.where)) == len(failing.where) == 2
     assert caught.value.why == "no replica is left to try"
+
+
+def test_what_broke_with_its_connection_is_tried_elsewhere_without_a_wait():
+    with EchoProcess("a", hold=60.0) as dying, EchoServer("b") as other:
+        directory = FixedDirectory({"echo": [dying.target, other.target]})
+        retry = Retry(backoff=600.0, max_backoff=600.0)
+        with Channel(directory, "echo", retry=retry, policy=RoundRobin()) as channel:
+            stub = echo_pb2_grpc.EchoStub(channel)
+            # In turns: one of the two meets the replica that dies.
+            calls = [stub.Echo.future(pb.EchoRequest(), timeout=DEADLINE) for _ in range(2)]
+            dying.arrived()
+            dying.kill()
+            assert [call.result().server for call in calls] == ["b", "b"]
