@@ -45,7 +45,7 @@ class Ejection:
     failures: int = 5
     success_rate: float = 0.8
     window: float = 30.0
-    volume: int = 10
+    volume: int = 20
     base: float = 5.0
     cap: float = 60.0
     max_share: float = 0.5

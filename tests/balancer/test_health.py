@@ -56,13 +56,13 @@ def test_failures_of_long_ago_are_forgotten():
 def test_a_long_good_past_does_not_hide_a_bad_present():
     made = balancer("abc", clock=Hand(0.0))
     ends(made, "a", *[OK] * 100_000)
-    ends(made, "a", *[FAILED, OK] * 10, every=0.1)
+    ends(made, "a", *[FAILED, OK] * 15, every=0.1)
     assert ejected(made) == ["a"]
 
 
 def test_what_it_failed_before_its_return_is_not_held_against_it():
     made = balancer("abc", clock=Hand(0.0))
-    ends(made, "a", *[FAILED, OK] * 10, every=0.1)
+    ends(made, "a", *[FAILED, OK] * 15, every=0.1)
     assert ejected(made) == ["a"]
     made.clock.now += 10.0
     probe = made.pick(made.clock())

@@ -240,10 +240,17 @@ def test_a_view_tells_all_that_a_person_asks(stubs, servers):
     stub = stubs(policy=RoundRobin(), retry=Retry())
     channel = stubs.channels[0]
     assert {each.state for each in channel.snapshot().replicas} == {"unused"}
-    release = threading.Event()
+    release, sent = threading.Event(), threading.Event()
+
+    def fail(context):
+        # A failure looks for another replica, which takes a turn; not before all have theirs.
+        sent.wait(20.0)
+        context.abort(grpc.StatusCode.INTERNAL, "bug")
+
     servers[0].servicer.script = lambda context: release.wait(20.0)
-    servers[1].servicer.script = lambda context: context.abort(grpc.StatusCode.INTERNAL, "bug")
+    servers[1].servicer.script = fail
     futures = [stub.Echo.future(REQUEST) for _ in range(3)]
+    sent.set()
     eventually(lambda: sum(future.done() for future in futures) == 2)
     view = channel.snapshot()
     by_target = {each.replica.target: each for each in view.replicas}
