@@ -61,6 +61,46 @@ def lines(
     plt.close(figure)
 
 
+# Experiment, metric, x axis, whether that is logarithmic, the default.
+KNOBS = (
+    ("tau", "p99, mean calls", "tau, mean calls (0: least loaded)", "symlog", None),
+    ("slow start", "p99 of the next 30 s, mean calls", "slow start, s", "linear", 10.0),
+    ("penalty", "sick: share ÷ even share", "penalty of a failure", "log", 5.0),
+    ("volume", "well but ejected, %", "least calls of a success rate", "linear", 20.0),
+)
+
+
+def knobs(rows: Sequence[Row], path: Path) -> None:
+    """What each value of a default leads to; a dotted line at the default."""
+    figure, grid = plt.subplots(2, 2, figsize=(WIDTH, HEIGHT * 1.2), layout="constrained")
+    for axes, (experiment, metric, xlabel, scale, default) in zip(grid.flat, KNOBS, strict=True):
+        chosen = [each for each in rows if (each.experiment, each.metric) == (experiment, metric)]
+        for scene in dict.fromkeys(each.contender for each in chosen):
+            points = sorted((each for each in chosen if each.contender == scene), key=lambda e: e.x)
+            x = [each.x for each in points]
+            medians = [each.median for each in points]
+            (line,) = axes.plot(x, medians, marker="o", markersize=4)
+            line.set_label(scene)
+            low, high = [each.min for each in points], [each.max for each in points]
+            axes.fill_between(x, low, high, color=line.get_color(), alpha=0.1)
+        if scale == "symlog":
+            axes.set_xscale("symlog", linthresh=10.0)
+        else:
+            axes.set_xscale(scale)
+        ticks = sorted({each.x for each in chosen})
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        if default is not None:
+            axes.axvline(default, color="0.5", linestyle=":")
+        axes.set_ylim(bottom=0.0)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(metric)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
 def draw(rows: Sequence[Row], directory: Path) -> list[Path]:
     """All plots that there are rows for; where they lie."""
     wanted = [
@@ -75,4 +115,8 @@ def draw(rows: Sequence[Row], directory: Path) -> list[Path]:
             path = directory / f"{experiment}.png"
             lines(rows, experiment, metric, path, xlabel=xlabel, log=log)
             made.append(path)
+    if present.issuperset(name for name, *_ in KNOBS):
+        path = directory / "knobs.png"
+        knobs(rows, path)
+        made.append(path)
     return made
