@@ -5,17 +5,18 @@ replicas report with each answer tells of everybody's calls, but it ages: with a
 last word of a replica is a hundred answers old. So each report is believed less with its age, and
 what is no longer believed counts as the mean. Old reports are then neither trusted nor avoided, and
 one that has just said that it is idle is preferred. Where most is stale, looking at two finds
-nothing fresh; looking at twenty does.
+nothing fresh; the replicas that were called last have just been heard of.
 
 The figures are in docs/simulation.md.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from shoal_balancer.load import Load, PendingCount
 from shoal_balancer.node import Node
@@ -106,7 +107,7 @@ class ReportedQueue(PendingCount):
 
 
 class LeastReported:
-    """Of twenty random replicas the one whose reported queue is the shortest.
+    """Of ten random replicas and the ten called last the one whose reported queue is the shortest.
 
     For services with many callers, whose servers report their load (``load_reports=True``). Servers
     that don't are taken for average ones, so that own calls in flight decide. A pick takes about
@@ -116,7 +117,8 @@ class LeastReported:
     in place of probes (Prequal, Wydrowski et al. 2024).
 
     Args:
-        among: Replicas that a pick looks at.
+        among: Replicas that a pick looks at: one half at random, which is fair to all, and one half
+            the last ones that were called, whose reports are fresh.
     """
 
     reports = True
@@ -126,6 +128,9 @@ class LeastReported:
             raise ValueError(f"among must be at least 2, not {among!r}")
         self.among = among
         self._means = Means()
+        # A ring: writing one of its places is atomic, so that threads need no lock.
+        self._recent: list[Node[Any] | None] = [None] * (among // 2)
+        self._turn = itertools.count()
 
     def __repr__(self) -> str:
         return f"LeastReported(among={self.among})"
@@ -142,12 +147,25 @@ class LeastReported:
         start = int(draw() * count)
         best = nodes[start]
         least = best.load.cost(len(best.pending), now)
-        if count <= self.among:
+        few = count <= self.among
+        if few:
             others = (nodes[start - offset] for offset in range(1, count))
         else:
-            others = (nodes[int(draw() * count)] for _ in range(self.among - 1))
+            others = (nodes[int(draw() * count)] for _ in range((self.among - 1) // 2))
         for node in others:
             cost = node.load.cost(len(node.pending), now)
             if cost < least:
                 best, least = node, cost
+        return best if few else self._or_recent(best, least, nodes, now)
+
+    def _or_recent(self, best: N, least: float, nodes: Sequence[N], now: float) -> N:
+        """One of those that were called last, if it is cheaper; remembers the choice."""
+        recent = self._recent
+        for node in recent:
+            if node is not None:
+                cost = node.load.cost(len(node.pending), now)
+                # It may have left since, or be one that this call has tried.
+                if cost < least and node in nodes:
+                    best, least = cast("N", node), cost
+        recent[next(self._turn) % len(recent)] = best
         return best

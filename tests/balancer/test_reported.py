@@ -120,7 +120,46 @@ def test_a_pick_looks_at_so_many_however_many_there_are():
             "Counted", (), {"cost": lambda self, n, now, c=cost: looked.append(1) or c(n, now)}
         )()
     picks(policy, nodes, count=10)
-    assert len(looked) == 50
+    assert 30 <= len(looked) <= 50
+
+
+def crowd(policy, count=200):
+    nodes = nodes_of(policy, [f"r{number:03}" for number in range(count)])
+    for node in nodes:
+        node.load.report(said(5), NOW)
+    return nodes
+
+
+def test_one_that_was_called_lately_is_looked_at_again():
+    policy = LeastReported()
+    nodes = crowd(policy)
+    first = policy.choose(nodes, NOW, random.Random(1))
+    first.load.report(said(0), NOW)
+    # Ten random ones of two hundred would find it once in twenty picks.
+    assert picks(policy, nodes, count=10) == {first.replica.id: 10}
+
+
+def test_one_that_was_called_lately_is_forgotten_after_some_calls():
+    policy = LeastReported()
+    nodes = crowd(policy)
+    first = policy.choose(nodes, NOW, random.Random(1))
+    rng = random.Random(2)
+    others = {policy.choose(nodes, NOW, rng) for _ in range(10)}
+    assert first not in others
+    first.load.report(said(0), NOW)
+    assert policy.choose(nodes, NOW, rng) is not first
+
+
+@pytest.mark.parametrize("gone", [slice(0, 100), slice(100, 200)])
+def test_one_that_is_not_offered_is_not_chosen_however_idle(gone):
+    policy = LeastReported()
+    nodes = crowd(policy)
+    for node in nodes[gone]:
+        node.load.report(said(0), NOW)
+    picks(policy, nodes, count=30)
+    left = tuple(node for node in nodes if node not in nodes[gone])
+    chosen = {policy.choose(left, NOW, random.Random(seed)) for seed in range(50)}
+    assert chosen <= set(left)
 
 
 def test_nonsense_is_refused():
