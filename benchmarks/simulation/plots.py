@@ -77,12 +77,17 @@ def knobs(rows: Sequence[Row], path: Path) -> None:
         chosen = [each for each in rows if (each.experiment, each.metric) == (experiment, metric)]
         for scene in dict.fromkeys(each.contender for each in chosen):
             points = sorted((each for each in chosen if each.contender == scene), key=lambda e: e.x)
+            # On such an axis 0 stands for something else, and no line leads there.
+            alone = points[:1] if scale == "symlog" else []
+            points = points[len(alone) :]
             x = [each.x for each in points]
             medians = [each.median for each in points]
-            (line,) = axes.plot(x, medians, marker="o", markersize=4)
-            line.set_label(scene)
+            (line,) = axes.plot(x, medians, marker="o", markersize=4, label=scene)
+            colour = line.get_color()
             low, high = [each.min for each in points], [each.max for each in points]
-            axes.fill_between(x, low, high, color=line.get_color(), alpha=0.1)
+            axes.fill_between(x, low, high, color=colour, alpha=0.1)
+            for each in alone:
+                axes.plot([each.x], [each.median], marker="s", markersize=5, color=colour)
         if scale == "symlog":
             axes.set_xscale("symlog", linthresh=10.0)
         else:
