@@ -52,7 +52,7 @@ CONTENDERS: dict[str, Contender] = {
 # What was tried on the way, and how each part does alone.
 RIVALS: dict[str, Contender] = {
     "last word, P2C": Contender(Habits(BelievedForever)),
-    "last word fading, P2C": Contender(Habits(lambda: LeastReported(among=2))),
+    "last word fading, 1 random and 1 recent": Contender(Habits(lambda: LeastReported(among=2))),
     "least reported among all": Contender(Habits(lambda: LeastReported(among=100))),
     "memory: 2 fresh, 1 kept": Contender(Habits(Memory)),
     "memory: 2 fresh, 8 kept": Contender(Habits(lambda: Memory(kept=8))),
