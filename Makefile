@@ -7,10 +7,10 @@ JOBS ?= 100
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test bench demo simulate protos lock clean
+.PHONY: help setup check format test bench bench-drain demo simulate protos lock clean
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 $(VENV)/.stamp: requirements/lock.txt pyproject.toml scripts/setup.sh $(wildcard requirements/flavor-*.txt)
 	@PYTHON="$(PYTHON)" scripts/setup.sh
@@ -32,6 +32,10 @@ bench: setup ## Shoal against grpc's round robin, HAProxy and nginx: make bench 
 	  scripts/system.sh $$each || echo "Without $$each, the rows that need it will be missing."; \
 	done
 	@$(BIN)/python -m benchmarks.paired $(ARGS)
+
+bench-drain: setup ## Rolling restarts with retries off, into build/drain: how many calls fail
+	@scripts/system.sh zookeeper
+	@$(BIN)/python -m benchmarks.drain $(ARGS)
 
 demo: setup ## 100 real jobs while replicas and a host die: make demo [JOBS=100] [SEED=1]
 	@scripts/system.sh zookeeper

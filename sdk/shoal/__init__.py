@@ -9,7 +9,7 @@ Callers need `Directory`; servers `Server`; asyncio programs `shoal.aio`; tests 
 
 from shoal.channel import Channel, replica_of, where
 from shoal.directory import Directory
-from shoal.drain import DrainReport
+from shoal.drainreport import Caller, DrainReport
 from shoal.errors import (
     BindError,
     DirectoryClosedError,
@@ -55,6 +55,7 @@ __all__ = [
     "Attempt",
     "BindError",
     "CallError",
+    "Caller",
     "Channel",
     "ChannelView",
     "Directory",

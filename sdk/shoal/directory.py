@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kazoo.hosts import collect_hosts
 
-from shoal import diskcache, forks
+from shoal import callername, diskcache, forks
 from shoal.channels import ChannelOwner
 from shoal.errors import RegistrationError
 from shoal.registrar import ZooKeeperRegistration
@@ -251,7 +251,7 @@ class Directory(ChannelOwner):
         self._begin_process()
 
     def _begin_process(self) -> None:
-        self.caller_id = str(uuid.uuid4())
+        self.caller_id = callername.named(uuid.uuid4())
         self._lock = threading.Lock()
         self._worker = Worker("shoal-directory")
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+
+from shoal.drainreport import DrainReport
 
 # Callers hear of the change within a watch's time. Waited for even when nobody has said hello: a
 # caller that holds the old list may be about to open its first connection.
@@ -38,40 +39,6 @@ class Phase(enum.Enum):
     STOPPING = "stopping"
 
 
-@dataclass(frozen=True, slots=True)
-class DrainReport:
-    """What a drain saw.
-
-    Attributes:
-        released: Callers that moved away and said so.
-        silent: Callers that had said hello, still had a connection, and did not say goodbye in
-            time.
-        gone: Callers whose connection ended without a goodbye: their process died.
-        unknown: Connections that never said hello (plain grpc clients, grpcurl, probes).
-        peers: Where the silent and the unknown are, as grpc names peers.
-        refused: Calls that were turned away.
-        unfinished: Calls that were cut off at the end of the grace.
-        seconds: How long it took.
-    """
-
-    released: int = 0
-    silent: int = 0
-    gone: int = 0
-    unknown: int = 0
-    peers: tuple[str, ...] = ()
-    refused: int = 0
-    unfinished: int = 0
-    seconds: float = 0.0
-
-    def __str__(self) -> str:
-        callers = f"{self.released} released, {self.silent} silent, {self.gone} gone"
-        peers = f" ({', '.join(self.peers)})" if self.peers else ""
-        return (
-            f"drained in {self.seconds:.2f} s: callers {callers}, {self.unknown} unknown{peers}; "
-            f"calls {self.refused} refused, {self.unfinished} cut off"
-        )
-
-
 class Roster:
     """Who may be calling this replica, and what runs. Safe from any thread.
 
@@ -95,8 +62,8 @@ class Roster:
         self._callers: dict[str, str] = {}
         self._greeted: set[str] = set()
         self._sweep_at = 256
-        self._released: set[str] = set()
-        self._gone: set[str] = set()
+        self._released: dict[str, str] = {}
+        self._gone: dict[str, str] = {}
         self._strangers: set[str] = set()
         self._unknown: set[str] = set()
         # One entry a running call: append and pop are atomic, which ``+= 1`` is not.
@@ -108,7 +75,7 @@ class Roster:
             self._callers[caller_id] = peer
             self._greeted.add(peer)
             for heard in (self._released, self._gone):
-                heard.discard(caller_id)
+                heard.pop(caller_id, None)
             self._strangers.discard(peer)
             crowded = len(self._greeted) >= self._sweep_at
         if crowded:
@@ -119,9 +86,9 @@ class Roster:
     def released(self, caller_id: str) -> None:
         """A caller has moved away."""
         with self._lock:
-            known = self._callers.pop(caller_id, None) is not None
-            if known and self.phase is not Phase.SERVING:
-                self._released.add(caller_id)
+            peer = self._callers.pop(caller_id, None)
+            if peer is not None and self.phase is not Phase.SERVING:
+                self._released[caller_id] = peer
         self._wake()
 
     def begin(self) -> None:
@@ -160,7 +127,7 @@ class Roster:
                 if peer not in peers and _host(peer) not in hosts:
                     del self._callers[caller]
                     if self.phase is not Phase.SERVING:
-                        self._gone.add(caller)
+                        self._gone[caller] = peer
             self._greeted.intersection_update({*peers, *self._callers.values()})
             if self.phase is not Phase.SERVING:
                 self._unknown = loose
@@ -183,13 +150,11 @@ class Roster:
     def report(self, *, unfinished: int, seconds: float) -> DrainReport:
         """What has been seen."""
         with self._lock:
-            unknown = self._unknown | self._strangers
-            return DrainReport(
-                released=len(self._released),
-                silent=len(self._callers),
-                gone=len(self._gone),
-                unknown=len(unknown),
-                peers=tuple(sorted({*unknown, *self._callers.values()})),
+            return DrainReport.of(
+                confirmed=self._released,
+                silent=self._callers,
+                gone=self._gone,
+                unknown=self._unknown | self._strangers,
                 refused=self.refused,
                 unfinished=unfinished,
                 seconds=seconds,

@@ -16,7 +16,8 @@ import grpc
 
 from shoal import addresses, forks, signals, standard
 from shoal.admission import Admission, Workers
-from shoal.drain import STEP, Drain, DrainReport, Phase, Roster
+from shoal.drain import STEP, Drain, Phase, Roster
+from shoal.drainreport import DrainReport
 from shoal.errors import RegistrationError
 from shoal.gate import REPLICA_SERVICE, Gate
 from shoal.hellos import Hellos
@@ -303,7 +304,7 @@ class Server(Shell, grpc.Server):
                     self.linger if linger is None else linger,
                     self.grace if grace is None else grace,
                 )
-                logger.info("%s %s", self.identity.id, self._report)
+                self._report_drain(self._report)
                 self._left.set()
                 self._order("drained")
             return self._report

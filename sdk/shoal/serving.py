@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,12 @@ from shoal import forks
 from shoal.addresses import bound
 from shoal.connections import peers_of
 from shoal.drain import Roster
+from shoal.drainreport import DrainReport
 from shoal_balancer import Replica
+
+logger = logging.getLogger(__name__)
+# Each record's message is one JSON object: the report of a drain, with the callers' names.
+reports = logging.getLogger("shoal.drain.report")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +143,12 @@ class Shell:
     def after_fork(self) -> None:
         """In a forked child: the server is the parent's."""
         self._forked = True
+
+    def _report_drain(self, report: DrainReport) -> None:
+        """One line for people and one for programs, so that nobody has to parse the first."""
+        name, service = self.identity.id, self.identity.service
+        logger.info("%s %s", name, report)
+        reports.info("%s", report.to_json(service=service, replica=name))
 
     def _note(self, name: str) -> None:
         if name not in self._names:

@@ -19,7 +19,7 @@ from typing import Any
 import shoal.aio
 import shoal.directory
 from shoal.aio.server import Server as AioServer
-from shoal.drain import DrainReport
+from shoal.drainreport import DrainReport
 
 __all__ = [
     "Common",
@@ -176,7 +176,7 @@ class Server(AioServer):
         self, service: str, options: Common, *, leaving: Callable[[], object], **facts: Any
     ) -> None:
         super().__init__(service, **options.identity(), **facts)
-        self._tell = leaving
+        self._leaving = leaving
         self._told = False
 
     async def drain(
@@ -185,5 +185,5 @@ class Server(AioServer):
         """As `shoal.aio.Server.drain`, the service told first."""
         if not self._told:
             self._told = True
-            self._tell()
+            self._leaving()
         return await super().drain(linger=linger, grace=grace)

@@ -7,13 +7,11 @@ python -m tests.support.replica HOSTS NAME KIND
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
 from typing import Self
 
 import shoal
@@ -98,8 +96,7 @@ class ReplicaProcess:
         """Waits for its end; what its drain saw."""
         out, _ = self.process.communicate(timeout=timeout)
         assert self.process.returncode == 0, f"{self.name} ended with {self.process.returncode}"
-        report = json.loads(out)
-        return shoal.DrainReport(**{**report, "peers": tuple(report["peers"])})
+        return shoal.DrainReport.from_json(out)
 
     def __enter__(self) -> Self:
         return self
@@ -133,7 +130,7 @@ def main() -> None:
     hosts, name, kind = sys.argv[1:]
     logging.basicConfig(level=os.environ.get("LOG", "WARNING"))
     report = serve(hosts, name) if kind == "sync" else asyncio.run(serve_aio(hosts, name))
-    print(json.dumps(asdict(report)), flush=True)
+    print(report.to_json(), flush=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ import grpc.aio
 from shoal import addresses, forks, signals, standard
 from shoal.admission import Admission
 from shoal.aio.gate import AioGate
-from shoal.drain import STEP, Drain, DrainReport, Phase, Roster
+from shoal.drain import STEP, Drain, Phase, Roster
+from shoal.drainreport import DrainReport
 from shoal.errors import RegistrationError
 from shoal.gate import REPLICA_SERVICE
 from shoal.hellos import AioHellos
@@ -305,7 +306,7 @@ class Server(Shell, grpc.aio.Server):
                     self.linger if linger is None else linger,
                     self.grace if grace is None else grace,
                 )
-                logger.info("%s %s", self.identity.id, self._report)
+                self._report_drain(self._report)
                 self._left.set()
                 self._ordered.set()
             return self._report

@@ -227,7 +227,7 @@ async def test_the_order_of_a_drain(made, directory, channel_to):
     assert (await running).server == "one"
     report = await draining
     assert directory.watch("echo").replicas() == ()
-    assert (report.released, report.refused, report.unfinished) == (1, 4, 0)
+    assert (len(report.confirmed), report.refused, report.unfinished) == (1, 4, 0)
     assert await server.drain() is report
 
 
@@ -261,7 +261,7 @@ async def test_handlers_that_are_no_coroutines_are_counted_and_finished(
     assert (await unary).payload == b"x"
     assert len([answer async for answer in stream]) == 2
     report = await draining
-    assert (report.unknown, report.unfinished) == (1, 0)
+    assert (len(report.unknown), report.unfinished) == (1, 0)
 
 
 async def test_the_grace_cuts_off_what_does_not_end(made, directory, channel_to):
@@ -292,7 +292,7 @@ async def test_a_dead_caller_does_not_hold_the_drain_up(made, directory, channel
     await hello(channel, "dead")
     await channel.close()
     report = await server.drain()
-    assert (report.gone, report.silent) == (1, 0)
+    assert (len(report.gone), len(report.silent)) == (1, 0)
     assert report.seconds < WAIT / 2
 
 
@@ -355,7 +355,7 @@ async def test_a_second_signal_hurries(made, directory, channel_to):
     await soon(lambda: server.roster.phase is Phase.LEAVING)
     os.kill(os.getpid(), signal.SIGTERM)
     report = await running
-    assert report.silent == 1
+    assert len(report.silent) == 1
     assert report.seconds < WAIT / 2
 
 

@@ -1,10 +1,12 @@
 """The order of a drain, decided on a clock that the test holds."""
 
+import json
 import threading
 
 import pytest
 
-from shoal.drain import FAREWELL, NOTICE, REFUSING_TIME, Drain, DrainReport, Phase, Roster
+from shoal.drain import FAREWELL, NOTICE, REFUSING_TIME, Drain, Phase, Roster
+from shoal.drainreport import Caller, DrainReport
 
 A, B = "ipv4:10.0.0.1:4001", "ipv4:10.0.0.2:4002"
 
@@ -45,7 +47,9 @@ def test_it_serves_on_until_the_last_caller_has_released_it():
     assert roster.phase is Phase.LEAVING
     roster.released("b")
     assert drain.step(102.1) is None
-    assert drain.ended(102.2) == DrainReport(released=2, seconds=pytest.approx(2.2))
+    assert drain.ended(102.2) == DrainReport(
+        confirmed=(Caller("a", A), Caller("b", B)), seconds=pytest.approx(2.2)
+    )
 
 
 def test_a_silent_caller_holds_it_for_the_linger_and_is_refused_after_that():
@@ -58,7 +62,7 @@ def test_a_silent_caller_holds_it_for_the_linger_and_is_refused_after_that():
     assert roster.phase is Phase.REFUSING
     assert drain.step(105.0 + REFUSING_TIME) is None
     report = drain.ended(106.0)
-    assert (report.silent, report.peers) == (1, (A,))
+    assert report.silent == (Caller("a", A),)
 
 
 def test_it_refuses_and_keeps_the_port_open_while_a_call_runs():
@@ -136,7 +140,7 @@ def test_a_stranger_that_still_calls_is_given_the_linger():
     drain.step(105.0)
     assert roster.phase is Phase.REFUSING
     report = drain.ended(105.0)
-    assert (report.unknown, report.peers) == (1, (B,))
+    assert report.unknown == (B,)
 
 
 def test_a_call_that_overtook_its_hello_makes_no_stranger():
@@ -160,7 +164,9 @@ def test_a_caller_whose_connection_has_ended_is_gone():
     roster.released("b")
     assert drain.step(101.0) is None
     report = drain.ended(101.0)
-    assert (report.released, report.gone, report.silent) == (1, 1, 0)
+    assert report.confirmed == (Caller("b", B),)
+    assert report.gone == (Caller("a", A),)
+    assert report.silent == ()
 
 
 def test_a_caller_that_may_have_connected_anew_is_not_gone():
@@ -171,7 +177,7 @@ def test_a_caller_that_may_have_connected_anew_is_not_gone():
     kernel.peers = {"ipv4:10.0.0.1:4999"}
     roster.look()
     assert roster.remaining == 1
-    assert drain.ended(101.0).gone == 0
+    assert drain.ended(101.0).gone == ()
 
 
 def test_connections_that_never_said_hello_are_unknown_and_released_ones_are_not():
@@ -182,14 +188,14 @@ def test_connections_that_never_said_hello_are_unknown_and_released_ones_are_not
     roster.released("a")
     roster.look()
     report = drain.ended(101.0)
-    assert (report.unknown, report.peers) == (1, (B,))
+    assert report.unknown == (B,)
 
 
 def test_who_left_before_the_drain_is_not_counted():
     roster = Roster(lambda: None)
     roster.hello("a", A)
     roster.released("a")
-    assert leaving(roster).ended(101.0).released == 0
+    assert leaving(roster).ended(101.0).confirmed == ()
 
 
 def test_callers_that_died_do_not_pile_up():
@@ -239,9 +245,31 @@ def test_running_calls_are_counted_exactly_by_many_threads():
     assert roster.running == 0
 
 
+REPORT = DrainReport(
+    confirmed=(Caller("api@web.7.1", A), Caller("api@web.7.2", A)),
+    silent=(Caller("locust@box.8.1", B),),
+    unknown=(A,),
+    refused=3,
+    seconds=5.25,
+)
+
+
 def test_a_report_reads_well():
-    report = DrainReport(released=2, silent=1, unknown=1, peers=(A, B), refused=3, seconds=5.25)
-    assert str(report) == (
-        "drained in 5.25 s: callers 2 released, 1 silent, 0 gone, 1 unknown "
-        "(ipv4:10.0.0.1:4001, ipv4:10.0.0.2:4002); calls 3 refused, 0 cut off"
+    assert str(REPORT) == (
+        "drained in 5.25 s: callers 2 confirmed, 1 silent (locust@box.8.1 at ipv4:10.0.0.2:4002), "
+        "0 gone, 1 unknown (ipv4:10.0.0.1:4001); calls 3 refused, 0 cut off"
     )
+
+
+def test_a_report_goes_through_json_on_one_line():
+    line = REPORT.to_json(service="api", replica="api-1")
+    assert "\n" not in line
+    assert json.loads(line)["replica"] == "api-1"
+    assert json.loads(line)["confirmed"][0] == {"id": "api@web.7.1", "peer": A}
+    assert DrainReport.from_json(line) == REPORT
+
+
+@pytest.mark.parametrize("line", ["{}", "[]", '{"confirmed": [{}]}', "no json"])
+def test_what_is_no_report_is_not_read_as_one(line):
+    with pytest.raises(ValueError, match=r"report|Expecting"):
+        DrainReport.from_json(line)

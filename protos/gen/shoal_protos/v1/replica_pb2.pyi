@@ -16,7 +16,9 @@ class HelloRequest(google.protobuf.message.Message):
 
     CALLER_ID_FIELD_NUMBER: builtins.int
     caller_id: builtins.str
-    """One per calling channel: the process's UUID and a number. Required."""
+    """One per calling channel: the process's UUID and a number, and before them what people call the
+    process. Required.
+    """
     def __init__(
         self,
         *,
