@@ -42,6 +42,7 @@ def serve(options: runtime.Common, parsed: argparse.Namespace) -> None:
             flavor=parsed.flavor,
             slots=parsed.slots,
             lease=parsed.lease,
+            leash=parsed.leash,
             # Not resolved: the interpreter of a virtual environment is a link.
             python=sys.executable,
         )
@@ -92,7 +93,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="that a running job may go without a renewal until it is started elsewhere; it is"
         " renewed four times as often (default: %(default)s)",
     )
+    parser.add_argument(
+        "--leash",
+        type=_seconds,
+        default=None,
+        metavar="SECONDS",
+        help="that a job goes on without any manager until its supervisor ends it; longer than the"
+        " lease (default: three leases and 15 seconds)",
+    )
     parsed = parser.parse_args(arguments)
+    if parsed.leash is not None and parsed.leash <= parsed.lease:
+        parser.error(
+            f"--leash {parsed.leash:g} must be longer than --lease {parsed.lease:g}: the next"
+            " manager may come until the lease runs out"
+        )
     options = runtime.common_options(parsed)
     runtime.configure_logging(options.log_level)
     serve(options, parsed)

@@ -4,6 +4,7 @@
     spec.json         what to run, written before the registry is asked
     claim.json        the fence under which it was begun
     supervisor.json   who supervises it
+    leash             touched while a manager looks after it
     work/             the job's working directory
     stdout, stderr
     exit.json         how it ended
@@ -11,6 +12,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -42,6 +44,7 @@ class Spec:
         wall_seconds: Time limit; 0: none.
         memory_mib: Address space limit; 0: none.
         ledger: The host's execution ledger.
+        leash_seconds: After so long without a manager the supervisor ends the job; 0: never.
     """
 
     job_id: str
@@ -53,6 +56,8 @@ class Spec:
     wall_seconds: float
     memory_mib: int
     ledger: str
+    # An earlier version's spec has none.
+    leash_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +68,18 @@ class Exit:
         exit_code: Its own, or minus the signal that killed it.
         reason: For a person; empty when there is nothing to say.
         seconds: How long it ran.
-        cause: `supervisor.EXITED`, `supervisor.WALL_LIMIT` or `supervisor.KILLED`.
+        cause: `supervisor.EXITED`, ``WALL_LIMIT``, ``KILLED`` or ``ORPHANED``.
     """
 
     exit_code: int
     reason: str
     seconds: float
     cause: str = supervisor.EXITED
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether it was ended for reasons of its host, so that the job is not to blame."""
+        return self.cause in (supervisor.KILLED, supervisor.ORPHANED)
 
 
 class Attempt:
@@ -87,6 +97,7 @@ class Attempt:
         """Makes the directory and writes the spec."""
         path = parent / f"{spec.job_id}.{spec.attempt}.{spec.runner_id}"
         (path / "work").mkdir(parents=True)
+        (path / supervisor.LEASH).touch()
         supervisor.write_atomically(str(path / "spec.json"), asdict(spec))
         return cls(path, spec)
 
@@ -121,6 +132,12 @@ class Attempt:
     def claim(self, fence: int) -> None:
         """Notes the fence."""
         supervisor.write_atomically(str(self.path / "claim.json"), {"fence": fence})
+
+    def look_after(self) -> None:
+        """Tells the supervisor that a manager is there."""
+        # Neither makes the file nor needs space on the disk; without it the attempt was removed.
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.path / supervisor.LEASH)
 
     @property
     def exit(self) -> Exit | None:
@@ -182,6 +199,15 @@ def found(parent: Path) -> list[Path]:
         else:
             left.append(path)
     return left
+
+
+def leash_of(lease: float) -> float:
+    """How long a supervisor keeps a job that no manager looks after, seconds.
+
+    Longer than its lease can be held by anybody, so that a successor within the lease finds it
+    running, with time for a manager that is slow to start or a registry that stood still.
+    """
+    return 3.0 * lease + 15.0
 
 
 def environment(

@@ -55,6 +55,8 @@ class AppManager:
         flavor: The kind of jobs; managers of other flavors may share the root.
         slots: Jobs at once.
         lease: Seconds that a lease lasts without a renewal.
+        leash: Seconds after which a job that no manager looks after is ended by its supervisor;
+            None: `attempt.leash_of` the lease.
         python: Interpreter for ``{python}`` in commands.
     """
 
@@ -68,6 +70,7 @@ class AppManager:
         slots: int,
         lease: float,
         python: str,
+        leash: float | None = None,
     ) -> None:
         self.flavor = flavor
         self.slots = slots
@@ -76,6 +79,7 @@ class AppManager:
         self._root = root.absolute()
         self._attempts = self._root / "attempts" / flavor
         self._lease = lease
+        self._leash = attempts.leash_of(lease) if leash is None else leash
         self._python = python
         self._lock = threading.Lock()
         self._runners: dict[str, Runner] = {}
@@ -217,6 +221,7 @@ class AppManager:
             wall_seconds=offer.wall_seconds,
             memory_mib=offer.memory_mib,
             ledger=str(self._root / "ledger.jsonl"),
+            leash_seconds=self._leash,
         )
 
     def _fetch(self, offer: Offer, attempt: Attempt) -> None:
@@ -241,6 +246,7 @@ class AppManager:
             attempt.remove()
             return
         runner = Runner(attempt, fence, self._objects)
+        attempt.look_after()
         lives, end = runner.adopt(), attempt.exit
         self._runners[attempt.spec.runner_id] = runner
         if lives:
@@ -261,8 +267,12 @@ class AppManager:
                 verdicts = self._registry.renew([runner.lease for runner in runners])
             except RegistryAwayError as error:
                 logger.warning("leases could not be renewed: %s", error)
+                # They may be held all the same: a store that stands still lets none run out.
+                for runner in runners:
+                    runner.attempt.look_after()
                 continue
             for runner, (held, fence) in zip(runners, verdicts, strict=True):
+                runner.attempt.look_after()
                 if held is Held.CANCEL:
                     runner.cancel(fence)
                 elif held is Held.LOST and not runner.ended:
@@ -292,7 +302,7 @@ class AppManager:
             if end is None:
                 # Only then is it reported, lest the next attempt runs beside what is left of it.
                 survivors.await_end(runner.attempt.spec.runner_id)
-            elif runner.lost and end.cause == supervisor.KILLED:
+            elif runner.lost and end.says_nothing:
                 # Somebody else has the job; there is nothing to say.
                 runner.ship_logs()
                 self._forget(runner)
@@ -320,10 +330,10 @@ class AppManager:
         if end is None:
             runner.ship_logs()
             return Result(lease, number, Ended.SUPERVISOR_LOST, "its supervisor died")
-        if end.cause == supervisor.KILLED:
+        if end.says_nothing:
             # Not by this manager: a host that shuts down says it to all, and jobs are not to blame.
             runner.ship_logs()
-            return Result(lease, number, Ended.ABANDONED, "its host ended it")
+            return Result(lease, number, Ended.ABANDONED, f"its host ended it: {end.reason}")
         try:
             runner.ship_last_logs()
             if end.exit_code == 0 and not end.reason:

@@ -9,8 +9,13 @@ then kills everything; when the guard dies the job dies too, and the supervisor 
 Only the standard library, and nothing of ours: a job's supervisor is as small as Python can be, and
 goes on as it is while the manager and the code around it are replaced.
 
+A manager that looks after the attempt touches ``leash`` as often as it renews the lease. When
+nobody has for the leash's length, the job is ended: its lease ran out long ago and somebody else
+has it, so that it would only burn a host where no manager comes back.
+
 Files in the attempt's directory: ``spec.json`` (read), ``supervisor.json`` (who runs it, written
-once), ``exit.json`` (how it ended, written last and complete), ``stdout`` and ``stderr``.
+once), ``leash`` (looked at), ``exit.json`` (how it ended, written last and complete), ``stdout``
+and ``stderr``.
 """
 
 from __future__ import annotations
@@ -33,6 +38,7 @@ PR_SET_CHILD_SUBREAPER = 36
 SPEC = "spec.json"
 IDENTITY = "supervisor.json"
 EXIT = "exit.json"
+LEASH = "leash"
 STDOUT = "stdout"
 STDERR = "stderr"
 
@@ -41,10 +47,14 @@ EXITED = "exited"
 WALL_LIMIT = "wall limit"
 KILLED = "killed"
 SUPERVISOR_LOST = "supervisor lost"
+ORPHANED = "orphaned"
 
 # What the guard waits for. The kernel sends SIGHUP when the supervisor has died.
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP)
 _CAUSES = {signal.SIGTERM: KILLED, signal.SIGHUP: SUPERVISOR_LOST}
+
+# Looks at the leash in its length.
+_LEASH_LOOKS = 8
 
 # Seconds between looks at a tree that is being killed; each end wakes earlier.
 _LOOK = 0.05
@@ -125,12 +135,15 @@ def _guard(directory: Path, spec: dict[str, Any], supervisor: int) -> None:
     began = time.monotonic()
     wall = float(spec["wall_seconds"])
     job, error = _start(directory, spec)
-    cause, code = _wait(job, began + wall if wall > 0.0 else None)
+    # A manager of an earlier version may have written no leash.
+    leash = Leash(directory / LEASH, float(spec.get("leash_seconds", 0.0)), began)
+    cause, code = _wait(job, began + wall if wall > 0.0 else None, leash)
     _kill_tree()
     seconds = time.monotonic() - began
     reasons = {
         WALL_LIMIT: f"ran longer than its limit of {wall:g} s",
         KILLED: "ended on request",
+        ORPHANED: f"no manager looked after it for {leash.seconds:g} s",
     }
     reason = error or reasons.get(cause, "")
     write_ledger(spec, {"event": "end", "pid": job, "exit_code": code, "cause": cause})
@@ -189,15 +202,65 @@ def _become(directory: Path, spec: dict[str, Any], gate: int, reporter: int) -> 
         os._exit(127)
 
 
-def _wait(job: int, deadline: float | None) -> tuple[str, int]:
+class Leash:
+    """How long nobody has looked after the job.
+
+    Only time between two of our own looks counts, and of that no more than was meant to pass: where
+    the whole host stood still, its manager is given the time to come first.
+
+    Args:
+        path: The file that managers touch.
+        seconds: That may pass without a touch; 0: any number.
+        now: Monotonic seconds.
+    """
+
+    def __init__(self, path: Path, seconds: float, now: float) -> None:
+        self.seconds = seconds
+        self._path = path
+        self._every = seconds / _LEASH_LOOKS
+        self._touched = self._mark()
+        self._looked = now
+        self._alone = 0.0
+
+    def next_look(self) -> float | None:
+        """When to look again, monotonic seconds; None: never."""
+        return self._looked + self._every if self.seconds > 0.0 else None
+
+    def ran_out(self, now: float) -> bool:
+        """Looks, if it is time; whether nobody has looked after the job for too long."""
+        due = self.next_look()
+        if due is None or now < due:
+            return False
+        touched = self._mark()
+        if touched != self._touched:
+            self._touched, self._alone = touched, 0.0
+        else:
+            self._alone += min(now - self._looked, 2.0 * self._every)
+        self._looked = now
+        return self._alone >= self.seconds
+
+    def _mark(self) -> int | None:
+        try:
+            return self._path.stat().st_mtime_ns
+        except OSError:
+            return None  # as if nobody came: without its directory nobody ever will
+
+
+def _wait(job: int, deadline: float | None, leash: Leash) -> tuple[str, int]:
     """Waits until the job has ended or must end; why, and the exit code (minus a signal)."""
     while True:
-        if deadline is None:
+        times = [each for each in (deadline, leash.next_look()) if each is not None]
+        if not times:
             number = signal.sigwait(_SIGNALS)
         else:
-            found = signal.sigtimedwait(_SIGNALS, max(0.0, deadline - time.monotonic()))
+            found = signal.sigtimedwait(_SIGNALS, max(0.0, min(times) - time.monotonic()))
             if found is None:
-                return WALL_LIMIT, -signal.SIGKILL
+                now = time.monotonic()
+                if deadline is not None and now >= deadline:
+                    return WALL_LIMIT, -signal.SIGKILL
+                if leash.ran_out(now):
+                    return ORPHANED, -signal.SIGKILL
+                continue
             number = signal.Signals(found.si_signo)
         if number in _CAUSES:
             return _CAUSES[signal.Signals(number)], -signal.SIGKILL

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -39,7 +40,7 @@ STAY = TREE + "time.sleep(3600)"
 class Job:
     """An attempt whose supervisor was started, without a manager."""
 
-    def __init__(self, root, command, wall=0.0, memory=0):
+    def __init__(self, root, command, wall=0.0, memory=0, leash=0.0):
         runner_id = str(uuid.uuid4())
         self.ledger = root / "ledger.jsonl"
         place = root / "attempts"
@@ -53,6 +54,7 @@ class Job:
             wall_seconds=wall,
             memory_mib=memory,
             ledger=str(self.ledger),
+            leash_seconds=leash,
         )
         self.attempt = Attempt.create(place, spec)
         self.process = self.attempt.start()
@@ -224,3 +226,49 @@ def test_ledger_lines_of_many_jobs_stay_whole(run):
     entries = jobs[0].entries()
     assert len(entries) == 16
     assert len({entry["runner_id"] for entry in entries}) == 8
+
+
+def test_a_job_that_no_manager_looks_after_is_ended_when_its_leash_runs_out(run):
+    job = run(*python(STAY), leash=1.0)
+    pids = job.pids()
+    end = job.ended()
+    assert (end.cause, end.exit_code) == (supervisor.ORPHANED, -signal.SIGKILL)
+    assert end.reason == "no manager looked after it for 1 s"
+    assert end.says_nothing
+    all_gone(pids)
+
+
+def test_a_job_that_a_manager_looks_after_outlives_its_leash(run):
+    job = run(*python("import time; time.sleep(3)"), leash=1.0)
+    # Not by the number of touches: a slow machine may skip some and is not to fail for that.
+    while job.process.poll() is None:
+        job.attempt.look_after()
+        time.sleep(0.05)
+    assert (job.attempt.exit.cause, job.attempt.exit.exit_code) == (supervisor.EXITED, 0)
+
+
+def test_time_that_its_host_stood_still_does_not_count_for_a_leash(tmp_path):
+    leash = supervisor.Leash(tmp_path / "leash", 8.0, 100.0)
+    assert leash.next_look() == 101.0
+    # A day passes between two looks: at most two looks' worth of it counts.
+    assert not leash.ran_out(100_000.0)
+    assert not leash.ran_out(100_000.5)
+    assert not leash.ran_out(100_005.0)
+    assert not leash.ran_out(100_007.0)
+    assert leash.ran_out(100_009.0)
+
+
+def test_a_touch_gives_the_whole_leash_again(tmp_path):
+    path = tmp_path / "leash"
+    path.touch()
+    leash = supervisor.Leash(path, 8.0, 0.0)
+    assert not any(leash.ran_out(float(now)) for now in range(1, 8))
+    os.utime(path, (1.0, 1.0))  # whatever the clock on the wall says
+    assert not any(leash.ran_out(float(now)) for now in range(8, 16))
+    assert leash.ran_out(16.0)
+
+
+def test_without_a_leash_nobody_looks(tmp_path):
+    leash = supervisor.Leash(tmp_path / "leash", 0.0, 0.0)
+    assert leash.next_look() is None
+    assert not leash.ran_out(1e9)
