@@ -101,6 +101,10 @@ class Gateway:
         request = api_pb2.CancelRequest(id=job_id, reason=f"cancelled by {self.owner}")
         return self._api.Cancel(request, timeout=TIMEOUT).job
 
+    def replay(self, job_id: str) -> job_pb2.Job:
+        """Puts a DEAD job back into the queue."""
+        return self._api.Replay(api_pb2.ReplayRequest(id=job_id), timeout=TIMEOUT).job
+
     def watch(self, job_id: str = "", *, after: int = 0) -> Iterator[job_pb2.Event]:
         """Events of a job, or of all, from a cursor on; follows over the deaths of replicas."""
         pause = _Pause()

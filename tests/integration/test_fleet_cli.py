@@ -86,6 +86,7 @@ def test_a_running_job_is_cancelled(shoal):
         (["kill", "registry-9"], 1, "registry-9"),
         (["start", "registry-1"], 1, "runs already"),
         (["jobs", "--state", "tired"], 2, "tired"),
+        (["replay", "no-such-job"], 1, "no-such-job"),
         (["up"], 1, "already"),
     ],
 )
@@ -105,7 +106,7 @@ def test_without_a_fleet_there_is_nobody_to_talk_to(tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    "up down ps apps submit jobs job logs cancel outputs kill start demo".split(),  # noqa: SIM905
+    "up down ps apps submit jobs job logs cancel replay outputs kill start demo".split(),  # noqa: SIM905
 )
 def test_every_command_explains_itself_with_an_example(command):
     done = subprocess.run([SHOAL, command, "--help"], capture_output=True, text=True, timeout=60)

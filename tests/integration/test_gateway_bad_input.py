@@ -114,6 +114,7 @@ CASES = {
         (api.CancelRequest(), "id"),
         (api.CancelRequest(id=ID, reason="x" * 5000), "reason"),
     ],
+    f"{API}/Replay": [(api.ReplayRequest(), "id"), (api.ReplayRequest(id="7"), "id")],
     f"{API}/Logs": [
         (api.LogsRequest(stream=1), "job_id"),
         (api.LogsRequest(job_id=ID), "stream"),
@@ -303,6 +304,7 @@ NOT_FOUND = {
     f"{API}/Submit": submit(application="nobody@9"),
     f"{API}/Watch": api.WatchRequest(job_id=ID),
     f"{API}/Cancel": api.CancelRequest(id=ID),
+    f"{API}/Replay": api.ReplayRequest(id=ID),
     f"{API}/Logs": api.LogsRequest(job_id=ID, stream=1),
     f"{API}/Outputs": api.OutputsRequest(job_id=ID),
     f"{API}/Download": api.DownloadRequest(job_id=ID, name="x"),

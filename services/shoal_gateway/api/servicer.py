@@ -165,6 +165,13 @@ class ApiServicer(api_pb2_grpc.ApiServicer):
         )
         return api_pb2.CancelResponse(job=answer.job)
 
+    async def Replay(self, request: api_pb2.ReplayRequest, context: Any) -> api_pb2.ReplayResponse:
+        answer = await self._registry.stub.ReplayJob(
+            registry_pb2.ReplayJobRequest(id=check.job_id(request.id)), timeout=CALL_TIMEOUT
+        )
+        self._hints.give()
+        return api_pb2.ReplayResponse(job=answer.job)
+
     async def Logs(
         self, request: api_pb2.LogsRequest, context: Any
     ) -> AsyncIterator[api_pb2.LogsResponse]:

@@ -225,6 +225,24 @@ def cancel(job_id: str) -> None:
 
 
 @app.command()
+def replay(
+    job_ids: Annotated[list[str], typer.Argument(help="DEAD jobs; see `shoal jobs --state dead`.")],
+    json_: Json = False,
+) -> None:
+    """Queue DEAD jobs again, with fresh counters, when their cause was seen to.
+
+    Example:  shoal replay 0b9c3f4e-…
+    """
+    with where().gateway() as gateway:
+        found = [gateway.replay(job_id) for job_id in job_ids]
+    if json_:
+        print_json([render.job_json(job) for job in found])
+        return
+    for job in found:
+        out.print(f"{job.id} is {state_name(job.state)} again")
+
+
+@app.command()
 def outputs(
     job_id: str,
     directory: Annotated[

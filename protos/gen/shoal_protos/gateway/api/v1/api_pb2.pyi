@@ -419,6 +419,38 @@ class CancelResponse(google.protobuf.message.Message):
 global___CancelResponse = CancelResponse
 
 @typing.final
+class ReplayRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["id", b"id"]) -> None: ...
+
+global___ReplayRequest = ReplayRequest
+
+@typing.final
+class ReplayResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: builtins.int
+    @property
+    def job(self) -> shoal_protos.gateway.model.v1.job_pb2.Job: ...
+    def __init__(
+        self,
+        *,
+        job: shoal_protos.gateway.model.v1.job_pb2.Job | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["job", b"job"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["job", b"job"]) -> None: ...
+
+global___ReplayResponse = ReplayResponse
+
+@typing.final
 class LogsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -69,6 +69,11 @@ class ApiStub(object):
                 request_serializer=shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.CancelRequest.SerializeToString,
                 response_deserializer=shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.CancelResponse.FromString,
                 _registered_method=True)
+        self.Replay = channel.unary_unary(
+                '/shoal.gateway.api.v1.Api/Replay',
+                request_serializer=shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.ReplayRequest.SerializeToString,
+                response_deserializer=shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.ReplayResponse.FromString,
+                _registered_method=True)
         self.Logs = channel.unary_stream(
                 '/shoal.gateway.api.v1.Api/Logs',
                 request_serializer=shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.LogsRequest.SerializeToString,
@@ -138,6 +143,15 @@ class ApiServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Replay(self, request, context):
+        """Puts a DEAD job, quarantined or out of attempts, back into the queue with fresh counters, when
+        somebody has seen to its cause. FAILED_PRECONDITION for any other state; so is the answer to a
+        repeated call, for it is not DEAD any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Logs(self, request, context):
         """Standard output or error of a job, from an offset on; with `follow` until the job has ended.
         """
@@ -196,6 +210,11 @@ def add_ApiServicer_to_server(servicer, server):
                     servicer.Cancel,
                     request_deserializer=shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.CancelRequest.FromString,
                     response_serializer=shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.CancelResponse.SerializeToString,
+            ),
+            'Replay': grpc.unary_unary_rpc_method_handler(
+                    servicer.Replay,
+                    request_deserializer=shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.ReplayRequest.FromString,
+                    response_serializer=shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.ReplayResponse.SerializeToString,
             ),
             'Logs': grpc.unary_stream_rpc_method_handler(
                     servicer.Logs,
@@ -402,6 +421,33 @@ class Api(object):
             '/shoal.gateway.api.v1.Api/Cancel',
             shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.CancelRequest.SerializeToString,
             shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.CancelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Replay(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal.gateway.api.v1.Api/Replay',
+            shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.ReplayRequest.SerializeToString,
+            shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.ReplayResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -64,6 +64,15 @@ class ApiStub:
         shoal_protos.gateway.api.v1.api_pb2.CancelResponse,
     ]
 
+    Replay: grpc.UnaryUnaryMultiCallable[
+        shoal_protos.gateway.api.v1.api_pb2.ReplayRequest,
+        shoal_protos.gateway.api.v1.api_pb2.ReplayResponse,
+    ]
+    """Puts a DEAD job, quarantined or out of attempts, back into the queue with fresh counters, when
+    somebody has seen to its cause. FAILED_PRECONDITION for any other state; so is the answer to a
+    repeated call, for it is not DEAD any more.
+    """
+
     Logs: grpc.UnaryStreamMultiCallable[
         shoal_protos.gateway.api.v1.api_pb2.LogsRequest,
         shoal_protos.gateway.api.v1.api_pb2.LogsResponse,
@@ -127,6 +136,15 @@ class ApiAsyncStub:
         shoal_protos.gateway.api.v1.api_pb2.CancelRequest,
         shoal_protos.gateway.api.v1.api_pb2.CancelResponse,
     ]
+
+    Replay: grpc.aio.UnaryUnaryMultiCallable[
+        shoal_protos.gateway.api.v1.api_pb2.ReplayRequest,
+        shoal_protos.gateway.api.v1.api_pb2.ReplayResponse,
+    ]
+    """Puts a DEAD job, quarantined or out of attempts, back into the queue with fresh counters, when
+    somebody has seen to its cause. FAILED_PRECONDITION for any other state; so is the answer to a
+    repeated call, for it is not DEAD any more.
+    """
 
     Logs: grpc.aio.UnaryStreamMultiCallable[
         shoal_protos.gateway.api.v1.api_pb2.LogsRequest,
@@ -205,6 +223,17 @@ class ApiServicer(metaclass=abc.ABCMeta):
         request: shoal_protos.gateway.api.v1.api_pb2.CancelRequest,
         context: _ServicerContext,
     ) -> typing.Union[shoal_protos.gateway.api.v1.api_pb2.CancelResponse, collections.abc.Awaitable[shoal_protos.gateway.api.v1.api_pb2.CancelResponse]]: ...
+
+    @abc.abstractmethod
+    def Replay(
+        self,
+        request: shoal_protos.gateway.api.v1.api_pb2.ReplayRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_protos.gateway.api.v1.api_pb2.ReplayResponse, collections.abc.Awaitable[shoal_protos.gateway.api.v1.api_pb2.ReplayResponse]]:
+        """Puts a DEAD job, quarantined or out of attempts, back into the queue with fresh counters, when
+        somebody has seen to its cause. FAILED_PRECONDITION for any other state; so is the answer to a
+        repeated call, for it is not DEAD any more.
+        """
 
     @abc.abstractmethod
     def Logs(
