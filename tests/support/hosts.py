@@ -117,6 +117,11 @@ class Hosts(Replicas):
     def job(self, job_id):
         return self.registry.GetJob(registry_pb2.GetJobRequest(id=job_id), timeout=DEADLINE).job
 
+    def events(self, job_id):
+        """A job's history."""
+        request = registry_pb2.GetJobRequest(id=job_id)
+        return self.registry.GetJob(request, timeout=DEADLINE).events
+
     def state(self, job_id):
         name = job_pb2.State.Name(self.job(job_id).state)
         return name.removeprefix("STATE_")
