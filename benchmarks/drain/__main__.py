@@ -179,6 +179,8 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Runs it; 1 when a call failed."""
     options = options_of(sys.argv[1:] if arguments is None else arguments)
+    # As with Ctrl-C: what was started is ended on the way out.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(soft_wrap=True)
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "report.json"

@@ -204,6 +204,7 @@ class Tasks:
         for at in beats(interval):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), at - clock())
+            if self._stop.is_set():
                 return
             await self._call(stub, who, record)
 
