@@ -344,6 +344,21 @@ def test_a_dead_caller_does_not_hold_the_drain_up(made, directory, channel_to):
     assert report.seconds < WAIT / 2
 
 
+def test_a_drain_is_told_once_for_people_and_once_for_programs(made, directory, channel_to, caplog):
+    server = made(linger=1.5)
+    replica = server.serve(directory)
+    stub = replica_pb2_grpc.ReplicaStub(channel_to(replica.target))
+    stub.Hello(replica_pb2.HelloRequest(caller_id="nightly@box.7.1"), timeout=WAIT)
+    with caplog.at_level("INFO", logger="shoal"):
+        report = server.drain()
+        server.drain()
+    (line,) = [each for each in caplog.records if each.name == "shoal.drain.report"]
+    assert shoal.DrainReport.from_json(line.getMessage()) == report
+    assert f'"replica": "{replica.id}"' in line.getMessage()
+    (said,) = [each.getMessage() for each in caplog.records if "drained in" in each.getMessage()]
+    assert "1 silent (nightly@box.7.1 at ipv4:127.0.0.1:" in said
+
+
 def test_a_living_caller_is_waited_for_and_then_named(made, directory, channel_to):
     server = made(linger=1.5)
     replica = server.serve(directory)
