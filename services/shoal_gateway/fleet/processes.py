@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shoal_gateway.fleet import accounts
+
 FLEET_MARK = "SHOAL_FLEET_ID"
 HOST_MARK = "SHOAL_HOST"
 
@@ -33,15 +35,27 @@ class Identity:
 
 def identify(pid: int) -> Identity | None:
     """The process that has this number now; None when there is none, or only its zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    # The command in parentheses may hold anything, so count from its end: state is field 3.
-    fields = stat.rpartition(")")[2].split()
-    if fields[0] in ("Z", "X"):
+    fields = _stat(pid)
+    if not fields or fields[0] in ("Z", "X"):
         return None
     return Identity(pid, int(fields[19]))
+
+
+def paused(process: Identity) -> bool:
+    """Whether it is stopped (SIGSTOP)."""
+    fields = _stat(process.pid)
+    return bool(fields) and fields[0] == "T" and identify(process.pid) == process
+
+
+def children(process: Identity) -> list[Identity]:
+    """The processes that it forked and that have not ended; not their own children."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            fields = _stat(int(entry.name))
+            if fields and int(fields[1]) == process.pid:
+                found.append(identify(int(entry.name)))
+    return [each for each in found if each is not None]
 
 
 def alive(process: Identity) -> bool:
@@ -50,8 +64,22 @@ def alive(process: Identity) -> bool:
     return identify(process.pid) == process
 
 
-def spawn(command: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> Identity:
+def spawn(
+    command: Sequence[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str],
+    account: str | None = None,
+    cwd: Path | None = None,
+) -> Identity:
     """Starts a process in a session of its own, its output appended to ``log``.
+
+    Args:
+        command: What to run.
+        log: For its output; opened by us, so that it need not be the account's.
+        environment: Added to ours.
+        account: Whom it runs as; None: whoever we are.
+        cwd: The directory it runs in; None: ours.
 
     Raises:
         OSError: it could not be started.
@@ -64,7 +92,9 @@ def spawn(command: Sequence[str], *, log: Path, environment: Mapping[str, str]) 
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **environment},
+            cwd=cwd,
             start_new_session=True,
+            **accounts.becoming(account),
         )
     # It outlives us on purpose; Popen must not warn about that when it is collected.
     child.returncode = 0
@@ -141,6 +171,16 @@ def kill_marked(marks: Mapping[str, str], timeout: float = 30.0) -> int:
         if left:
             raise TimeoutError(f"processes outlived SIGKILL: {sorted(p.pid for p in left)}")
     return len(killed)
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of ``/proc/PID/stat`` from the state on; empty when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    # The command in parentheses may hold anything, so count from its end.
+    return stat.rpartition(")")[2].split()
 
 
 def _reap(pid: int) -> None:
