@@ -5,8 +5,17 @@ from kazoo.client import KazooClient
 
 from shoal.testing.fixtures import chroot, zookeeper
 from shoal.testing.zookeeper import ZooKeeperServer
+from tests.support.databases import databases, own_postgres, postgres_url, sqlite_url, store_url
 
-__all__ = ["chroot", "zookeeper"]
+__all__ = [
+    "chroot",
+    "databases",
+    "own_postgres",
+    "postgres_url",
+    "sqlite_url",
+    "store_url",
+    "zookeeper",
+]
 
 
 @pytest.fixture

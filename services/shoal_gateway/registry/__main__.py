@@ -16,7 +16,7 @@ EXAMPLES = """
   python -m shoal_gateway.registry --zookeeper 127.0.0.1:2181/gateway \\
       --store sqlite:////var/lib/shoal/registry.db
   python -m shoal_gateway.registry --zookeeper zk1:2181,zk2:2181/gateway --id registry-2 \\
-      --host host-2 --bind 127.0.2.1:0 --store sqlite:////var/lib/shoal/registry.db
+      --host host-2 --bind 127.0.2.1:0 --store postgresql://shoal@db.example/shoal
 """
 
 
@@ -47,13 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--store",
         required=True,
         metavar="URL",
-        help="SQLAlchemy URL of the store: sqlite:////absolute/path/registry.db",
+        help="SQLAlchemy URL of the store: sqlite:////absolute/path/registry.db, or, for several"
+        " hosts, postgresql://user@host:5432/database",
+    )
+    parser.add_argument(
+        "--store-wait",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="to wait at the start for a store that does not answer yet (default: %(default)g)",
     )
     parsed = parser.parse_args(arguments)
     options = runtime.common_options(parsed)
     runtime.configure_logging(options.log_level)
     try:
-        store = Store(parsed.store)
+        store = Store(parsed.store, wait=parsed.store_wait)
     except StoreError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     try:

@@ -1,7 +1,11 @@
 """Claims to a job: a scheduler's offer, a runner's start, its renewals and its report.
 
-Functions of a transaction; `logic` opens it. A batch's items go through in the order of their job's
-id, so that two batches on PostgreSQL can't wait for each other's rows.
+Functions of a transaction; `logic` opens it, and locks a batch's jobs first, so that two batches on
+PostgreSQL can't wait for each other's rows.
+
+Whatever is repeated because its answer was lost (with a connection, or with the store in the middle
+of a commit) is answered as it was the first time, if it was carried out then: see `begin` and
+`reported`.
 """
 
 from __future__ import annotations
@@ -227,4 +231,5 @@ def _ended_so(connection: sa.Connection, report: Report) -> bool:
             attempts.c.ended_at.is_not(None),
         )
     )
-    return outcome == rules.OUTCOMES[report.ending.outcome]
+    # That a cancelled job's runner is told "cancelled" whatever it says is as true the second time.
+    return outcome in (rules.OUTCOMES[report.ending.outcome], rules.CANCELLED)

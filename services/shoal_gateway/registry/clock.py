@@ -35,5 +35,6 @@ def _sqlite(element: store_now, compiler: Any, **_options: Any) -> str:  # noqa:
 
 @compiles(store_now, "postgresql")
 def _postgresql(element: store_now, compiler: Any, **_options: Any) -> str:  # noqa: ARG001
-    # now() stands still within a transaction, which may have waited for its locks.
-    return "extract(epoch from clock_timestamp())"
+    # now() stands still within a transaction, which may have waited for its locks. As a subselect
+    # it is asked once for a statement and not for each row, so that an index can be used with it.
+    return "(SELECT extract(epoch FROM clock_timestamp())::double precision)"

@@ -145,6 +145,7 @@ class Registry:
         said = f"released: {reason}" if reason else "released by its scheduler"
         released = 0
         with self._store.write() as connection:
+            transitions.lock(connection, (job_id for job_id, _ in offers))
             for job_id, fence in sorted(set(offers)):
                 before = transitions.standing(connection, job_id)
                 if before is None or before.fence != fence or before.state != LEASED:
@@ -174,6 +175,7 @@ class Registry:
         """Moves the ends of leases on and says which are lost or to be cancelled."""
         verdicts: dict[Holding, registry_pb2.RenewResponse.Item] = {}
         with self._store.write() as connection:
+            transitions.lock(connection, (each.job_id for each in holdings))
             for holding in sorted(set(holdings), key=lambda each: each.job_id):
                 verdicts[holding] = claims.renewed(connection, holding, seconds)
         return [verdicts[holding] for holding in holdings]
@@ -182,6 +184,7 @@ class Registry:
         """Writes down how attempts ended, each under its fence; answers in the order given."""
         answers: dict[int, registry_pb2.ReportResponse.Item] = {}
         with self._store.write() as connection:
+            transitions.lock(connection, (each.job_id for each in reports))
             for index in sorted(range(len(reports)), key=lambda at: reports[at].job_id):
                 answers[index] = claims.reported(connection, reports[index])
         return [answers[index] for index in range(len(reports))]

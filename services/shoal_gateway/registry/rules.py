@@ -27,10 +27,12 @@ DEFAULT_MAX_ATTEMPTS = 100
 TOXIC_LIMIT = 3
 
 _Report = registry_pb2.ReportRequest
+# Written only where a runner reports the end of a job that was to be cancelled.
+CANCELLED = "cancelled"
 OUTCOMES: dict[int, str] = {
     _Report.OUTCOME_SUCCEEDED: "succeeded",
     _Report.OUTCOME_FAILED: "failed",
-    _Report.OUTCOME_CANCELLED: "cancelled",
+    _Report.OUTCOME_CANCELLED: CANCELLED,
     _Report.OUTCOME_SUPERVISOR_LOST: "supervisor lost",
     _Report.OUTCOME_ABANDONED: "abandoned",
 }
@@ -122,7 +124,7 @@ def _cancelled(ending: Ending) -> Change:
         job_pb2.STATE_CANCELLED,
         ending.reason or "cancelled while it ran",
         exit_code=ending.exit_code,
-        outcome="cancelled",
+        outcome=CANCELLED,
     )
 
 

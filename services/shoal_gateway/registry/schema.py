@@ -1,5 +1,7 @@
 """The tables. Portable between SQLite and PostgreSQL; times are seconds since 1970 (`clock`).
 
+A change here needs a file in ``migrations/versions``, for stores that exist.
+
 What must never happen is forbidden here where a schema can: one job per owner and key, at most one
 manifest per job, one attempt per number, no record of a job that does not exist.
 """
@@ -29,9 +31,6 @@ from sqlalchemy import (
 
 from shoal_protos.gateway.model.v1 import job_pb2
 
-# Raised with every change that older code could not live with; `store` refuses another version.
-SCHEMA_VERSION = 1
-
 PREFIX = "STATE_"
 
 
@@ -54,9 +53,9 @@ _STATES = ", ".join(f"'{name.removeprefix(PREFIX)}'" for name in job_pb2.State.k
 
 metadata = MetaData()
 
-# "schema": the version of these tables. "event": the last event's seq. A row that is updated in the
-# transaction that uses the number makes the order of seq the order of commit, on PostgreSQL too,
-# where a sequence would let a follower see 8 before 7 and miss 7.
+# "event": the last event's seq. A row that is updated in the transaction that uses the number makes
+# the order of seq the order of commit, on PostgreSQL too, where a sequence would let a follower see
+# 8 before 7 and miss 7. "schema": see the first migration.
 counters = Table(
     "counters",
     metadata,

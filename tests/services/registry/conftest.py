@@ -1,4 +1,4 @@
-"""A registry on a real SQLite file, and hands to move it with."""
+"""A registry on a real database of each kind, and hands to move it with."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ class Hands:
 
 
 @pytest.fixture
-def store(tmp_path):
-    made = Store(f"sqlite:///{tmp_path}/registry.db")
+def store(store_url):
+    made = Store(store_url)
     yield made
     made.close()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -16,6 +16,7 @@ from hypothesis.stateful import (
     invariant,
     multiple,
     rule,
+    run_state_machine_as_test,
 )
 
 from shoal_gateway.errors import PreconditionError
@@ -26,6 +27,7 @@ from shoal_gateway.registry.store import Store
 from shoal_protos.gateway.model.v1 import job_pb2
 from shoal_protos.gateway.registry.v1 import registry_pb2
 from tests.services.registry.conftest import Hands, Outcome, manifest
+from tests.support.databases import KINDS
 
 Verdict = registry_pb2.RenewResponse
 
@@ -45,10 +47,10 @@ class Interleavings(RuleBasedStateMachine):
     offers = Bundle("offers")
     holdings = Bundle("holdings")
 
-    def __init__(self) -> None:
+    def __init__(self, url, remove) -> None:
         super().__init__()
-        self.directory = tempfile.TemporaryDirectory()
-        self.store = Store(f"sqlite:///{Path(self.directory.name)}/registry.db")
+        self.remove = remove
+        self.store = Store(url)
         self.hands = Hands(self.store)
         self.ended: dict[str, job_pb2.Job] = {}
         self.fences: dict[str, int] = {}
@@ -56,7 +58,7 @@ class Interleavings(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.store.close()
-        self.directory.cleanup()
+        self.remove()
 
     @initialize(target=jobs)
     def one_job(self):
@@ -184,10 +186,32 @@ class Interleavings(RuleBasedStateMachine):
             assert self.hands.job(job_id).state == state
 
 
-TestInterleavings = Interleavings.TestCase
-TestInterleavings.settings = settings(
-    max_examples=25,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+def on_sqlite():
+    directory = tempfile.TemporaryDirectory()
+    return f"sqlite:///{directory.name}/registry.db", directory.cleanup
+
+
+# Each step of it is a few round trips to another process: fewer runs, and no shorter ones.
+EXAMPLES = {"sqlite": 25, "postgres": 10}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_the_order_the_rules_hold(kind, request):
+    fresh = on_sqlite
+    if kind == "postgres":
+        databases = request.getfixturevalue("databases")
+
+        def fresh():
+            url = databases.fresh()
+            return url, lambda: databases.drop(url)
+
+    run_state_machine_as_test(
+        lambda: Interleavings(*fresh()),
+        settings=settings(
+            max_examples=EXAMPLES[kind],
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,4 +1,4 @@
-"""The registry's operations on a real SQLite file."""
+"""The registry's operations on a real SQLite file and in a real PostgreSQL."""
 
 from __future__ import annotations
 
