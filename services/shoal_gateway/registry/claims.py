@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from shoal_gateway.errors import PreconditionError
 from shoal_gateway.registry import journal, rules, transitions
 from shoal_gateway.registry.clock import store_now
-from shoal_gateway.registry.rules import LEASED, QUEUED, RUNNING, Ending, Refusal
+from shoal_gateway.registry.rules import LEASED, RUNNING, Ending, Refusal
 from shoal_gateway.registry.schema import attempts, jobs
 from shoal_gateway.registry.submission import missing
 from shoal_protos.gateway.model.v1 import job_pb2
@@ -78,7 +78,8 @@ def lease(
         row.id: row
         for row in connection.execute(
             jobs.update()
-            .where(jobs.c.id.in_([row.id for row in chosen]), jobs.c.state == QUEUED)
+            # Locked, so still queued; to say that would lead SQLite to walk through all that are.
+            .where(jobs.c.id.in_([row.id for row in chosen]))
             .values(
                 state=LEASED,
                 version=jobs.c.version + 1,

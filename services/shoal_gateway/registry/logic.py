@@ -17,8 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from shoal_gateway.errors import InvalidError, PreconditionError
 from shoal_gateway.registry import claims, journal, queries, rules, submission, transitions
 from shoal_gateway.registry.claims import Holding, Report, Start
-from shoal_gateway.registry.clock import store_now
-from shoal_gateway.registry.rules import LEASED, QUEUED, RUNNING, Change
+from shoal_gateway.registry.rules import LEASED, QUEUED, Change
 from shoal_gateway.registry.schema import jobs
 from shoal_gateway.registry.store import Store
 from shoal_protos.gateway.model.v1 import job_pb2
@@ -175,7 +174,6 @@ class Registry:
         """Moves the ends of leases on and says which are lost or to be cancelled."""
         verdicts: dict[Holding, registry_pb2.RenewResponse.Item] = {}
         with self._store.write() as connection:
-            transitions.lock(connection, (each.job_id for each in holdings))
             for holding in sorted(set(holdings), key=lambda each: each.job_id):
                 verdicts[holding] = claims.renewed(connection, holding, seconds)
         return [verdicts[holding] for holding in holdings]
@@ -192,12 +190,7 @@ class Registry:
     def sweep(self) -> int:
         """Takes expired leases back and fails what was not started by its deadline; how many."""
         with self._store.read() as connection:
-            now = store_now()
-            due = sa.or_(
-                sa.and_(jobs.c.state.in_([LEASED, RUNNING]), jobs.c.lease_until <= now),
-                sa.and_(jobs.c.state == QUEUED, jobs.c.deadline <= now),
-            )
-            if connection.scalar(sa.select(jobs.c.id).where(due).limit(1)) is None:
+            if not transitions.anything_due(connection):
                 return 0
         swept = 0
         with self._store.write() as connection:

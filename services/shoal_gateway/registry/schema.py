@@ -27,6 +27,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 
 from shoal_protos.gateway.model.v1 import job_pb2
@@ -101,6 +102,14 @@ jobs = Table(
     CheckConstraint("attempt <= attempt_limit", name="jobs_attempts"),
     Index("jobs_queue", "state", "flavor", "queued_seq"),
     Index("jobs_leases", "state", "lease_until"),
+    # Few jobs have one, and each lease looks for those that have passed.
+    Index(
+        "jobs_deadlines",
+        "state",
+        "deadline",
+        sqlite_where=text("deadline IS NOT NULL"),
+        postgresql_where=text("deadline IS NOT NULL"),
+    ),
     Index("jobs_owner", "owner", "ordinal"),
 )
 

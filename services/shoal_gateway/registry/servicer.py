@@ -6,8 +6,9 @@ submits. Here a waiting call is a coroutine and costs no thread.
 
 Writes go through one thread of the process: SQLite has one writer at a time, and those who wait for
 it are better off in our queue, where order is kept and a call whose deadline passed is dropped,
-than in the database's busy loop. Reads have threads of their own, for a write-ahead log lets them
-pass.
+than in the database's busy loop. With PostgreSQL a second thread would win nothing: each write
+waits for the journal's counter until the one before has committed. Reads have threads of their own,
+for both databases let them pass.
 """
 
 # ruff: noqa: N802, D102, ARG002 - methods are named, documented and called as the contract says

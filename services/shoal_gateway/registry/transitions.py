@@ -24,7 +24,8 @@ def lock(connection: sa.Connection, job_ids: Iterable[str]) -> None:
 
     Each change of a job locks the journal's counter too. A batch that took the counter with its
     first job and waited for its second would wait for a transaction that has the second and waits
-    for the counter. Where one writer at a time has the whole store, this does nothing.
+    for the counter. Batches that need no counter may lock job by job, in the same order. Where one
+    writer at a time has the whole store, this does nothing.
     """
     wanted = set(job_ids)
     if connection.dialect.name == "sqlite" or len(wanted) < 2:
@@ -66,23 +67,43 @@ _STANDING = [
 ]
 
 
+# What is due, and the order in which it is looked for: that of an index. Without an order, a
+# planner may think that any row will do and read all of them to find that none does.
+_EXPIRED = (
+    sa.and_(jobs.c.state.in_([job_pb2.STATE_LEASED, RUNNING]), jobs.c.lease_until <= store_now()),
+    jobs.c.lease_until,
+)
+_OVERDUE = (sa.and_(jobs.c.state == QUEUED, jobs.c.deadline <= store_now()), jobs.c.deadline)
+
+
+def anything_due(connection: sa.Connection) -> bool:
+    """Whether a lease or a deadline has passed; asked with every lease, so it takes no lock."""
+    return any(
+        connection.scalar(sa.select(jobs.c.id).where(due).order_by(when).limit(1)) is not None
+        for due, when in (_EXPIRED, _OVERDUE)
+    )
+
+
 def expired(connection: sa.Connection, limit: int) -> list[Standing]:
     """Leases that have run out by the store's clock, locked; another sweeper's are left to it."""
-    rows = connection.execute(
-        sa.select(*_STANDING)
-        .where(jobs.c.state.in_([job_pb2.STATE_LEASED, RUNNING]), jobs.c.lease_until <= store_now())
-        .order_by(jobs.c.lease_until)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    return [standing_of(row) for row in rows]
+    return _due(connection, _EXPIRED, limit)
 
 
 def overdue(connection: sa.Connection, limit: int) -> list[Standing]:
     """Queued jobs whose deadline for a start has passed, locked."""
+    return _due(connection, _OVERDUE, limit)
+
+
+def _due(
+    connection: sa.Connection,
+    which: tuple[sa.ColumnElement[bool], sa.ColumnElement[Any]],
+    limit: int,
+) -> list[Standing]:
+    due, when = which
     rows = connection.execute(
         sa.select(*_STANDING)
-        .where(jobs.c.state == QUEUED, jobs.c.deadline <= store_now())
+        .where(due)
+        .order_by(when)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )

@@ -248,7 +248,7 @@ def waiting_for_a_lock(store):
         )
 
 
-@pytest.mark.parametrize("kind", ["report", "release", "renew"])
+@pytest.mark.parametrize("kind", ["report", "release"])
 def test_a_batch_takes_all_its_jobs_before_it_takes_the_counter(pg_store, kind):
     """Else it would hold the counter and wait for a job whose holder waits for the counter."""
     hands = Hands(pg_store)
@@ -265,7 +265,6 @@ def test_a_batch_takes_all_its_jobs_before_it_takes_the_counter(pg_store, kind):
             ]
         ),
         "release": lambda: hands.registry.release(offers, ""),
-        "renew": lambda: hands.registry.renew(holdings, 60.0),
     }
     batch = threading.Thread(target=batches[kind])
     with pg_store.write() as connection:

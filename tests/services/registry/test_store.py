@@ -98,6 +98,33 @@ def test_a_store_that_cannot_be_is_refused_with_what_to_do(url):
         Store(url)
 
 
+def test_no_look_for_work_walks_through_the_table_or_sorts_it(sqlite_url):
+    """What is asked with every lease costs the same however many jobs there are."""
+    store = Store(sqlite_url)
+    hands = Hands(store)
+    for _ in range(3):
+        hands.submit()
+    asked = []
+    sa.event.listen(
+        store._engine,
+        "before_cursor_execute",
+        lambda _connection, _cursor, statement, parameters, *_: asked.append(
+            (statement, parameters)
+        ),
+    )
+    assert len(hands.lease(2, flavors=["local"])) == 2
+    searches = [each for each in asked if "FROM jobs" in each[0] or "UPDATE jobs" in each[0]]
+    assert len(searches) == 5
+    with store.read() as connection:
+        for statement, parameters in searches:
+            steps = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plan = [step.detail for step in steps]
+            # By state alone would be all that wait.
+            assert not [step for step in plan if "SCAN" in step or "(state=?)" in step], plan
+            assert "state IN" in statement or "TEMP B-TREE" not in str(plan), (statement, plan)
+    store.close()
+
+
 def test_a_manifest_without_its_job_cannot_be_written(store):
     with pytest.raises(sa.exc.IntegrityError), store.write() as connection:
         connection.execute(
