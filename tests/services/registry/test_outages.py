@@ -140,6 +140,17 @@ def test_repeated_cancels_renewals_and_releases_change_nothing_more(cutter, cut_
     assert cut_hands.job(offer.job_id).state == job_pb2.STATE_QUEUED
 
 
+def test_a_replay_that_was_carried_out_is_refused_the_second_time_with_what_is(cutter, cut_hands):
+    holding = cut_hands.running(max_attempts=3)
+    for _ in range(2):
+        cut_hands.report(holding, Outcome.OUTCOME_SUPERVISOR_LOST)
+        holding = cut_hands.again(holding.job_id)
+    cut_hands.report(holding, Outcome.OUTCOME_SUPERVISOR_LOST)
+    assert cut_hands.job(holding.job_id).state == job_pb2.STATE_DEAD
+    with pytest.raises(PreconditionError, match="is QUEUED; only a DEAD job"):
+        twice(cutter, "after", lambda: cut_hands.registry.replay(holding.job_id))
+
+
 def test_offers_whose_answer_was_lost_are_made_again_when_they_expire(cutter, cut_hands):
     job_id = cut_hands.submit()
     assert twice(cutter, "after", cut_hands.lease, skip=2) == []
