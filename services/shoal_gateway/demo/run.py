@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import random
-import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +21,17 @@ from shoal_gateway.demo import check, second_run
 from shoal_gateway.demo.faults import Injector, plan
 from shoal_gateway.demo.plot import draw
 from shoal_gateway.demo.second_run import Case
+from shoal_gateway.experiments.lab import (
+    console,
+    fresh_fleet,
+    logged,
+    observed,
+    retry_lines,
+    say_where,
+)
 from shoal_gateway.fleet import Fleet, FleetError
 
 logger = logging.getLogger(__name__)
-console = Console(stderr=True)
 
 # Without this much time a run has failed: nothing may hang for ever.
 PATIENCE = 600.0
@@ -46,15 +51,15 @@ def demonstrate(jobs: int, seed: int, out: Path) -> int:
     """Runs the demo; 0 when every job succeeded exactly once and the run proved something."""
     out = out.absolute()
     out.mkdir(parents=True, exist_ok=True)
-    observations = _observations()
-    with _logged(out / "client.log"):
+    observations = observed()
+    with logged(out / "client.log"):
         try:
-            with _fleet(out / "fleet") as fleet:
+            with fresh_fleet(out / "fleet") as fleet:
                 report = _run(fleet, jobs, seed, out, observations)
         except Exception as error:
             logger.exception("the demo failed")
             console.print(f"the demo failed: {error}", style="red", markup=False)
-            _say_where(out)
+            say_where(out)
             return 1
     path = out / "report.json"
     path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -76,7 +81,7 @@ def demonstrate(jobs: int, seed: int, out: Path) -> int:
     console.print(f"{path}  {out / 'throughput.png'}", style="dim", markup=False, soft_wrap=True)
     good = bool(report["good"]) and proved
     if not good:
-        _say_where(out)
+        say_where(out)
     # The last word, on standard output.
     Console().print(report["line"], highlight=False)
     return 0 if good else 1
@@ -112,7 +117,7 @@ def _run(fleet: Fleet, jobs: int, seed: int, out: Path, observations: Path) -> d
         verdict = _check(fleet, gateway, submissions, observations, rng)
     successes = [at - wall for at in run.successes]
     logs = [*fleet.layout.logs(), out / "client.log"]
-    refused, retries = (sum(each) for each in zip(*map(_retry_lines, logs), strict=True))
+    refused, retries = retry_lines(logs)
     replicas, hosts = len(injector.replicas_killed), len(injector.hosts_killed)
     title = f"{jobs} jobs; {replicas} replicas and {hosts} host killed"
     draw(out / "throughput.png", successes, injector.marks, seconds, title)
@@ -271,78 +276,3 @@ def _read_ledger(path: Path) -> Iterator[tuple[str, check.Entry]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
         yield entry["event"], check.Entry(entry["job_id"], entry["runner_id"])
-
-
-def _retry_lines(path: Path) -> tuple[int, int]:
-    """Calls sent again because a server was full, and those because something had failed."""
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        found = [line for line in lines if " shoal.retry " in line]
-    refused = sum("(refused)" in line for line in found)
-    return refused, len(found) - refused
-
-
-def _observations() -> Path:
-    try:
-        import vega_datasets
-    except ModuleNotFoundError as error:
-        raise FleetError(
-            "the demo's observations come with the package vega_datasets: run `make setup`"
-        ) from error
-    return Path(vega_datasets.__file__).parent / "_data" / "seattle-weather.csv"
-
-
-@contextmanager
-def _fleet(directory: Path) -> Iterator[Fleet]:
-    """A fresh fleet that ends with the run, whatever happens."""
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console
-    ) as bar:
-        tasks: dict[str, Any] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
-        fleet = Fleet(directory, progress=tell)
-        if fleet.exists:
-            fleet.down()
-        shutil.rmtree(directory, ignore_errors=True)
-        try:
-            fleet.up()
-        except BaseException:
-            if fleet.exists:
-                fleet.down()
-            raise
-    quiet = Fleet(directory)
-    try:
-        yield quiet
-    finally:
-        quiet.down()
-
-
-@contextmanager
-def _logged(path: Path) -> Iterator[None]:
-    """Our own log beside the services', in the same form."""
-    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    root = logging.getLogger()
-    before = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    logging.getLogger("kazoo").setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(before)
-        handler.close()
-
-
-def _say_where(out: Path) -> None:
-    console.print(
-        f"logs: {out}/fleet/hosts/*/logs, {out}/fleet/graveyard/*/logs, {out}/client.log",
-        style="red",
-        markup=False,
-        soft_wrap=True,
-    )

@@ -58,7 +58,13 @@ class Fleet:
         return self._file.path.exists()
 
     def up(
-        self, *, hosts: int = 3, ensemble: int = 1, slots: int = 2, timeout: float = 120.0
+        self,
+        *,
+        hosts: int = 3,
+        ensemble: int = 1,
+        slots: int = 2,
+        store: str = "sqlite",
+        timeout: float = 120.0,
     ) -> FleetState:
         """Starts ZooKeeper and every replica, and waits until all can be found.
 
@@ -69,6 +75,7 @@ class Fleet:
             hosts: How many, each with a replica of each service.
             ensemble: How many ZooKeeper servers.
             slots: Jobs at once of each app manager.
+            store: What the registry keeps jobs in: "sqlite" or "postgres".
             timeout: Seconds for the replicas to be found.
 
         Raises:
@@ -84,7 +91,9 @@ class Fleet:
                     f"there is a fleet in {self.directory} already: see it with `shoal ps`, end "
                     "it with `shoal down`"
                 )
-            state = FleetState(hosts=layout.hosts(hosts), ensemble=ensemble, slots=slots)
+            state = FleetState(
+                hosts=layout.hosts(hosts), ensemble=ensemble, slots=slots, store=store
+            )
             # Written first: whatever happens now, `shoal down` knows what to look for.
             self._file.write(state)
         try:

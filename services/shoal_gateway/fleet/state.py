@@ -27,6 +27,7 @@ class ReplicaState:
         host: The host it runs on: ``host-1``.
         flavor: For app managers, the kind of jobs.
         process: Its process, as last started.
+        version: Of the release that it runs; empty: the code that started the fleet.
     """
 
     id: str
@@ -34,6 +35,7 @@ class ReplicaState:
     host: str
     flavor: str = ""
     process: Identity | None = None
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class FleetState:
         zookeeper: Address with chroot, for callers.
         ensemble: How many ZooKeeper servers.
         slots: Jobs at once of each app manager.
+        store: What the registry keeps jobs in: "sqlite" or "postgres".
         hosts: Loopback address of each host.
         replicas: By id.
     """
@@ -53,6 +56,7 @@ class FleetState:
     zookeeper: str = ""
     ensemble: int = 1
     slots: int = 2
+    store: str = "sqlite"
     hosts: dict[str, str] = field(default_factory=dict)
     replicas: dict[str, ReplicaState] = field(default_factory=dict)
 

@@ -1,0 +1,1 @@
+"""Judges the history of an experiment. Believes nobody there, and imports nothing of the gateway."""

@@ -1,0 +1,79 @@
+"""Commands that run experiments and judge them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shoal_gateway.cli.root import app
+from shoal_gateway.experiments.settings import Settings
+
+group = typer.Typer(
+    help="Experiments on fresh local fleets: seeded, written down, judged by a checker apart.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(group, name="experiment")
+
+
+class Store(StrEnum):
+    """What the registry keeps jobs in."""
+
+    SQLITE = "sqlite"
+    POSTGRES = "postgres"
+
+
+Jobs = Annotated[int, typer.Option(help="How many jobs.", min=10)]
+Seed = Annotated[int, typer.Option(help="Of jobs, arrivals, faults and victims.", min=0)]
+Kept = Annotated[Store, typer.Option(help="The registry's database.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Where history, report and pictures go (default: build/experiments/NAME)."),
+]
+Seconds = Annotated[float, typer.Option(help="How long the jobs' arrivals last.", min=1.0)]
+Small = Annotated[bool, typer.Option("--small", help="Fewer and shorter faults: a quick look.")]
+
+
+def _settings(
+    name: str, jobs: int, seed: int, store: Store, out: Path | None, seconds: float, small: bool
+) -> Settings:
+    place = (out or Path("build") / "experiments" / name).absolute()
+    return Settings(jobs, seed, place, store.value, seconds, small)
+
+
+@group.command()
+def failure(
+    jobs: Jobs = 1000,
+    seed: Seed = 1,
+    store: Kept = Store.SQLITE,
+    out: Out = None,
+    seconds: Seconds = 320.0,
+    small: Small = False,
+) -> None:
+    """Kill replicas of every service, pause one, lose a host; every job must succeed once.
+
+    Examples:  shoal experiment failure    shoal experiment failure --store postgres --seed 7
+    """
+    from shoal_gateway.experiments.failure import run
+
+    raise typer.Exit(run(_settings("failure", jobs, seed, store, out, seconds, small)))
+
+
+@group.command()
+def check(
+    directory: Annotated[Path, typer.Argument(help="Of an experiment that has run.")],
+    json_: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+) -> None:
+    """Judge a history again, from DIR/history.jsonl and DIR/outputs alone.
+
+    Example:  shoal experiment check build/experiments/failure
+    """
+    # A process of its own: what judges the gateway imports nothing of it.
+    command = [sys.executable, "-m", "shoal_checker", str(directory)]
+    done = subprocess.run([*command, "--json"] if json_ else command, check=False)
+    raise typer.Exit(done.returncode)

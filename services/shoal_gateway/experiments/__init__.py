@@ -1,0 +1,1 @@
+"""Experiments that show what the gateway promises; judged by ``shoal_checker``, which is apart."""

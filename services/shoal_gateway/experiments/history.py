@@ -1,0 +1,54 @@
+"""Writing a history; ``shoal_checker.history`` says what its lines hold."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class History:
+    """An append-only file of what was seen, one JSON object a line. Safe for several threads.
+
+    Args:
+        path: Written anew.
+        monotonic: Seconds of a clock that never goes back.
+        wall: Seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._monotonic = monotonic
+        self._wall = wall
+        self._lock = threading.Lock()
+        self._file = path.open("w", encoding="utf-8")
+        self.began = monotonic()
+
+    def note(self, kind: str, source: str, **facts: Any) -> float:
+        """Appends a line; its monotonic time."""
+        with self._lock:
+            # Within the lock, so that the order of lines is the order of their times.
+            now = self._monotonic()
+            line = {"kind": kind, "source": source, "monotonic": now, "wall": self._wall(), **facts}
+            self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
+            self._file.flush()
+        return now
+
+    def seconds(self) -> float:
+        """Since the history began."""
+        return self._monotonic() - self.began
+
+    def close(self) -> None:
+        """Nothing more will be written."""
+        with self._lock:
+            self._file.close()
