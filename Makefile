@@ -41,6 +41,12 @@ demo: setup ## 100 real jobs while replicas and a host die: make demo [JOBS=100]
 	@scripts/system.sh zookeeper
 	@$(BIN)/shoal demo --jobs $(JOBS) --seed $(SEED) --out build/demo
 
+experiments: setup ## 1000 jobs while replicas, a host and the store die; half an hour: make experiments [SEED=1]
+	@scripts/system.sh zookeeper
+	@scripts/system.sh postgres
+	@$(BIN)/shoal experiment failure --seed $(SEED)
+	@$(BIN)/shoal experiment failure --seed $(SEED) --store postgres --out build/experiments/failure-postgres
+
 simulate: setup ## The policies among 1000 replicas and callers on a virtual clock, into build/simulation
 	@$(BIN)/python -m benchmarks.simulation $(ARGS)
 

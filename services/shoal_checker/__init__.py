@@ -1,1 +1,1 @@
-"""Judges the history of an experiment. Believes nobody there, and imports nothing of the gateway."""
+"""Judges the history of an experiment; believes nobody, and imports nothing of the gateway."""

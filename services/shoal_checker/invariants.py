@@ -92,10 +92,12 @@ def judge(lines: Sequence[Line], fetched: Mapping[str, Mapping[str, str]]) -> Ve
         lines: The history.
         fetched: By job, the checksums of the output files that lie beside the history.
     """
-    stories, findings = _stories(lines)
+    stories, clashes = _stories(lines)
     acknowledged = [story for story in stories.values() if story.key]
-    findings += _whole(lines, len(acknowledged))
+    findings = list(_whole(lines, len(acknowledged)))
     by_job: dict[str, list[Finding]] = defaultdict(list)
+    for each in clashes:
+        by_job[each.job_id].append(each)
     for story in stories.values():
         by_job[story.job_id] += _about(story, fetched.get(story.job_id, {}))
     findings += [each for found in by_job.values() for each in found]

@@ -14,6 +14,7 @@ from shoal_gateway.cli.context import err
 from shoal_gateway.cli.root import app
 from shoal_gateway.client import ChecksumError
 from shoal_gateway.fleet import FleetError
+from shoal_gateway.fleet.pginstalled import PostgresError
 
 FAILED, UNREACHABLE = 1, 3
 
@@ -35,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     except FleetError as error:
         err.print(f"shoal: {error}", style="red", markup=False)
         return UNREACHABLE if "no fleet" in str(error) else FAILED
-    except (ShoalError, ZooKeeperError, ChecksumError, OSError, ValueError) as error:
+    except (ShoalError, ZooKeeperError, PostgresError, ChecksumError, OSError, ValueError) as error:
         err.print(f"shoal: {error}", style="red", markup=False)
         return FAILED
     return 0

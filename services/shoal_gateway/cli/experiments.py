@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from shoal_gateway.cli.root import app
+from shoal_gateway.cli.root import Store, app
 from shoal_gateway.experiments.settings import Settings
 
 group = typer.Typer(
@@ -19,13 +18,6 @@ group = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(group, name="experiment")
-
-
-class Store(StrEnum):
-    """What the registry keeps jobs in."""
-
-    SQLITE = "sqlite"
-    POSTGRES = "postgres"
 
 
 Jobs = Annotated[int, typer.Option(help="How many jobs.", min=10)]

@@ -10,26 +10,28 @@ import typer
 from shoal.testing.installed import ZooKeeperError
 from shoal_gateway.cli import render
 from shoal_gateway.cli.context import Where, out, print_json
-from shoal_gateway.cli.root import Json, app, progress, where
+from shoal_gateway.cli.root import Json, Store, app, progress, where
 from shoal_gateway.fleet import FleetError
 from shoal_gateway.fleet.layout import SERVICES
+from shoal_gateway.fleet.pginstalled import PostgresError
 
 
 @app.command()
 def up(
     ensemble: Annotated[int, typer.Option(help="ZooKeeper servers: 1, 3 or 5.", min=1)] = 1,
     hosts: Annotated[int, typer.Option(help="Hosts, as loopback addresses.", min=1, max=20)] = 3,
+    store: Annotated[Store, typer.Option(help="What the registry keeps jobs in.")] = Store.SQLITE,
 ) -> None:
     """Start a local fleet: ZooKeeper, hosts, and a replica of each service on each host.
 
-    Examples:  shoal up    shoal up --ensemble 3
+    Examples:  shoal up    shoal up --ensemble 3    shoal up --store postgres
     """
     with progress() as tell:
         fleet = where().local(tell)
         before = fleet.exists
         try:
-            state = fleet.up(hosts=hosts, ensemble=ensemble)
-        except (KeyboardInterrupt, FleetError, ZooKeeperError):
+            state = fleet.up(hosts=hosts, ensemble=ensemble, store=store.value)
+        except (KeyboardInterrupt, FleetError, PostgresError, ZooKeeperError):
             # Half a fleet is no use to anybody; one that ran before this command is left alone.
             if fleet.exists and not before:
                 fleet.down()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class Store(StrEnum):
+    """What the registry keeps jobs in."""
+
+    SQLITE = "sqlite"
+    POSTGRES = "postgres"
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import threading
@@ -10,12 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import grpc
-
 from shoal.directory import Directory
 from shoal_gateway.demo.plot import Mark
+from shoal_gateway.experiments.breakages import interrupted, jobs_running
 from shoal_gateway.fleet import Fleet
-from shoal_protos.gateway.appmanager.v1 import appmanager_pb2, appmanager_pb2_grpc
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +111,11 @@ class Injector:
                     return
                 self._inject(fault.kind)
                 # A host may just have finished what it had; then the next one is to be hit.
-                while fault.kind == "host" and not self._lost() and self._progress() < LAST:
+                while (
+                    fault.kind == "host"
+                    and not interrupted(self._fleet.layout)
+                    and self._progress() < LAST
+                ):
                     self._inject(fault.kind)
         except Exception as error:
             # Told by the run, which ends for it; here nobody would hear.
@@ -134,16 +135,6 @@ class Injector:
         self._fleet.start(victim)
         self._mark(f"{victim} back", fault=False)
 
-    def _lost(self) -> bool:
-        """Whether a lost host's ledger has a start without an end: an attempt that was lost."""
-        for path in self._fleet.layout.graveyard.glob("*/ledger.jsonl"):
-            entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            runners = {event: {e["runner_id"] for e in entries if e["event"] == event}
-                       for event in ("start", "end")}  # fmt: skip
-            if runners["start"] - runners["end"]:
-                return True
-        return False
-
     def _victim(self, kind: str) -> str:
         replicas = self._fleet.state.replicas
         names = sorted(each.id for each in replicas.values() if each.service == kind)
@@ -162,23 +153,12 @@ class Injector:
             found = sorted(
                 replica.id
                 for replica in self._directory.watch("appmanager").replicas()
-                if self._fleet.running(replica.id) and self._runs_something(replica.target)
+                if self._fleet.running(replica.id) and jobs_running(replica.target)
             )
             if found:
                 return found
             self._pause(0.1)
         return []
-
-    def _runs_something(self, target: str) -> bool:
-        # This one replica, so not through a channel that would pick another.
-        with grpc.insecure_channel(target) as channel:
-            stub = appmanager_pb2_grpc.AppManagerStub(channel)
-            try:
-                status = stub.Status(appmanager_pb2.StatusRequest(), timeout=2.0)
-            except grpc.RpcError as error:
-                logger.info("%s does not answer: %s", target, error)
-                return False
-        return bool(status.running)
 
     def _mark(self, label: str, *, fault: bool) -> None:
         at = time.monotonic() - self._began

@@ -21,7 +21,7 @@ from shoal_gateway.fleet.layout import SERVICES
 # Kills of each service, and seconds that things stay broken: in a full run and in a small one.
 KILLS, SMALL_KILLS = 5, 1
 PAUSE, SMALL_PAUSE = 15.0, 4.0
-REPLICA_DEAD, HOST_DEAD = 2.0, 8.0
+REPLICA_DEAD, HOST_DEAD, STORE_DEAD = 2.0, 8.0, 3.0
 # The jobs have ended this many seconds after the last arrival, or the run has failed.
 PATIENCE = 1800.0
 
@@ -44,6 +44,8 @@ def schedule(settings: Settings, breaker: Breaker, rng: random.Random) -> list[F
     pause = SMALL_PAUSE if settings.small else PAUSE
     wanted.append((lambda: breaker.paused(rng.choice(SERVICES)), pause))
     wanted.append((breaker.lost, HOST_DEAD))
+    if settings.store == "postgres":
+        wanted.append((breaker.store_killed, STORE_DEAD))
     rng.shuffle(wanted)
     times = spread(rng, len(wanted), settings.seconds)
     return [
@@ -55,7 +57,7 @@ def _body(lab: Lab) -> dict[str, Any]:
     settings = lab.settings
     rng = random.Random(settings.seed)  # noqa: S311 - replayable, not secret
     tasks = workload.climate(settings.jobs, settings.seed, "failure")
-    breaker = Breaker(lab.fleet, random.Random(settings.seed + 1))  # noqa: S311
+    breaker = Breaker(lab.fleet, lab.directory, random.Random(settings.seed + 1))  # noqa: S311
     injector = Injector(lab.history, schedule(settings, breaker, rng))
     client = lab.client()
     client.start(tasks, workload.arrivals(settings.jobs, settings.seconds, rng))

@@ -19,6 +19,7 @@ import grpc
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from shoal.directory import Directory
 from shoal.errors import ShoalError
 from shoal.testing.installed import ZooKeeperError
 from shoal_gateway import runtime
@@ -31,6 +32,7 @@ from shoal_gateway.experiments.history import History
 from shoal_gateway.experiments.settings import Settings
 from shoal_gateway.experiments.workload import Task
 from shoal_gateway.fleet import Fleet, FleetError
+from shoal_gateway.fleet.pginstalled import PostgresError
 
 logger = logging.getLogger(__name__)
 console = Console(stderr=True)
@@ -43,6 +45,7 @@ class Lab:
     Attributes:
         settings: Its size and place.
         fleet: What it happens to.
+        directory: Of the fleet.
         gateway: Where jobs go.
         history: Of everything.
         observations: The climate jobs' input.
@@ -50,6 +53,7 @@ class Lab:
 
     settings: Settings
     fleet: Fleet
+    directory: Directory
     gateway: Gateway
     history: History
     observations: Path
@@ -80,7 +84,8 @@ class Lab:
         )
         for key, files in made:
             if key in client.acknowledged:
-                history.note("expected", "second run", job_id=client.acknowledged[key], files=files)
+                job_id = client.acknowledged[key]
+                history.note("expected", "second run", job_id=job_id, files=files)
         owned = {job.id for job in self.gateway.jobs(owner=self.gateway.owner)}
         with _bar() as bar:
             task = bar.add_task("records", total=None)
@@ -163,10 +168,10 @@ def experiment(
             ):
                 history.note("begin", "client", experiment=name, **settings.document())
                 gateway = Gateway(directory, name)
-                report = body(Lab(settings, fleet, gateway, history, observations))
+                report = body(Lab(settings, fleet, directory, gateway, history, observations))
         except (
-            FleetError, ZooKeeperError, ShoalError, SecondRunError, OSError, TimeoutError,
-            grpc.RpcError,
+            FleetError, PostgresError, ZooKeeperError, ShoalError, SecondRunError, OSError,
+            TimeoutError, grpc.RpcError,
         ) as error:  # fmt: skip
             logger.exception("the experiment failed")
             console.print(f"the experiment failed: {error}", style="red", markup=False)
@@ -194,11 +199,8 @@ def clear(out: Path) -> None:
         FleetError: an earlier run's fleet could not be ended.
     """
     out.mkdir(parents=True, exist_ok=True)
-    earlier = Fleet(out / "fleet")
-    if earlier.exists:
-        earlier.down()
-    for name in ("fleet", "outputs"):
-        shutil.rmtree(out / name, ignore_errors=True)
+    Fleet(out / "fleet").erase()
+    shutil.rmtree(out / "outputs", ignore_errors=True)
     for path in [out / "report.json", out / "history.jsonl", *out.glob("*.png")]:
         path.unlink(missing_ok=True)
 
@@ -279,9 +281,7 @@ def fresh_fleet(directory: Path, **shape: Any) -> Iterator[Fleet]:
             bar.update(tasks[what], completed=done, total=total)
 
         fleet = Fleet(directory, progress=tell)
-        if fleet.exists:
-            fleet.down()
-        shutil.rmtree(directory, ignore_errors=True)
+        fleet.erase()
         try:
             fleet.up(**shape)
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from shoal_gateway.fleet.arrival import Progress, await_announced, silent
 from shoal_gateway.fleet.errors import FleetError, NoFleetError
 from shoal_gateway.fleet.installing import install
 from shoal_gateway.fleet.layout import Layout
+from shoal_gateway.fleet.postgres import PostgresServer
 from shoal_gateway.fleet.state import FleetState, ReplicaState, StateFile
 
 
@@ -99,6 +101,7 @@ class Fleet:
         try:
             with self._file.locked():
                 state = replace(state, zookeeper=self._start_zookeeper(state) + layout.CHROOT)
+                self._start_store(state)
                 self._file.write(state)
                 planned = list(layout.replicas(hosts))
                 state = self._launch(state, planned)
@@ -128,9 +131,19 @@ class Fleet:
             while running and time.monotonic() < deadline:
                 running = processes.wait_gone(running, 0.2)
                 self._progress("replicas ended", total - len(running), total)
+            if state.store == "postgres":
+                self._postgres(state).stop()
             # Supervisors and jobs outlive their managers, so they are ended here; ZooKeeper too.
             processes.kill_marked({processes.FLEET_MARK: state.id})
             self._file.remove()
+
+    def erase(self) -> None:
+        """Ends the fleet where there is one, and removes its directory with all that is in it."""
+        if self.exists:
+            self.down()
+        # Its data may lie elsewhere, where the account that it runs as can reach it.
+        PostgresServer(self.layout.postgres).remove()
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def kill(self, name: str) -> list[str]:
         """Kills a replica or a whole host with SIGKILL; returns the ids of what was running.
@@ -176,9 +189,30 @@ class Fleet:
             if name is not None and not missing:
                 raise FleetError(f"{name} runs already")
             self._start_zookeeper(state)
+            self._start_store(state)
             state = self._launch(state, missing)
         self._await(state, missing, timeout)
         return [replica.id for replica in missing]
+
+    def kill_store(self) -> None:
+        """Kills the database server with SIGKILL; its data stays.
+
+        Raises:
+            FleetError: the store is a file, and there is no server to kill.
+            PostgresError: it does not run.
+        """
+        state = self.state
+        if state.store != "postgres":
+            raise FleetError("this fleet keeps jobs in a file: there is no database server to kill")
+        self._postgres(state).kill()
+
+    def start_store(self) -> None:
+        """Starts the database server where it is one and does not run.
+
+        Raises:
+            PostgresError: it did not come up.
+        """
+        self._start_store(self.state)
 
     def running(self, name: str) -> bool:
         """Whether a replica's process runs.
@@ -205,6 +239,16 @@ class Fleet:
         zookeeper.start()
         self._progress("ZooKeeper", 1, 1)
         return zookeeper.hosts
+
+    def _start_store(self, state: FleetState) -> None:
+        if state.store == "postgres":
+            self._progress("PostgreSQL", 0, 1)
+            self._postgres(state).start()
+            self._progress("PostgreSQL", 1, 1)
+
+    def _postgres(self, state: FleetState) -> PostgresServer:
+        marks = {processes.FLEET_MARK: state.id}
+        return PostgresServer(self.layout.postgres, environment=marks)
 
     def _launch(self, state: FleetState, replicas: Sequence[ReplicaState]) -> FleetState:
         """Starts replicas' processes, each written down before the next."""

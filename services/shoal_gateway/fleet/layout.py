@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shoal_gateway import runtime
+from shoal_gateway.fleet.postgres import PostgresServer
 from shoal_gateway.fleet.state import FleetState, ReplicaState
 
 CHROOT = "/gateway"
@@ -60,8 +61,21 @@ class Layout:
         return f"file://{self.directory / 'objects'}"
 
     @property
-    def store(self) -> str:
-        """URL of the registry's store: the one thing that outlives hosts."""
+    def postgres(self) -> Path:
+        """PostgreSQL's data, where it is the store."""
+        return self.directory / "postgres"
+
+    def store(self, kind: str) -> str:
+        """URL of the registry's store: the one thing that outlives hosts.
+
+        Args:
+            kind: "sqlite" or "postgres".
+
+        Raises:
+            PostgresError: PostgreSQL was never started here.
+        """
+        if kind == "postgres":
+            return PostgresServer(self.postgres).url
         return f"sqlite:///{self.directory / 'store' / 'registry.db'}"
 
     @property
@@ -121,7 +135,7 @@ class Layout:
             *("--cache", str(root / "cache")),
         ]
         if replica.service == "registry":
-            command += ["--store", self.store]
+            command += ["--store", self.store(state.store)]
         elif replica.service == "scheduler":
             # An offer here takes milliseconds; what a killed scheduler held is free again soon.
             command += ["--lease", "5"]
