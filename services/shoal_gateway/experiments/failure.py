@@ -76,8 +76,8 @@ def _body(lab: Lab) -> dict[str, Any]:
         {"per second": done},
         injector.happened,
         max([*done, *(each.until for each in injector.happened)]),
-        f"{settings.jobs} jobs on {settings.store}: {killed} replicas killed, one paused, "
-        f"{hosts} host lost",
+        f"{settings.jobs} jobs on {settings.store}, seed {settings.seed}: {killed} replicas "
+        f"killed, one paused, {hosts} host lost",
     )
     hit = report["attempts_lost"] >= 1 and report["retries"] >= 1
     if not hit:

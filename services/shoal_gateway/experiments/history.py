@@ -32,21 +32,30 @@ class History:
         self._wall = wall
         self._lock = threading.Lock()
         self._file = path.open("w", encoding="utf-8")
-        self.began = monotonic()
+        self._began: float | None = None
+
+    @property
+    def began(self) -> float:
+        """Monotonic time of the first line; every figure of a run counts from it.
+
+        Raises:
+            RuntimeError: there is none yet.
+        """
+        if self._began is None:
+            raise RuntimeError(f"{self.path} has no line yet")
+        return self._began
 
     def note(self, kind: str, source: str, **facts: Any) -> float:
         """Appends a line; its monotonic time."""
         with self._lock:
             # Within the lock, so that the order of lines is the order of their times.
             now = self._monotonic()
+            if self._began is None:
+                self._began = now
             line = {"kind": kind, "source": source, "monotonic": now, "wall": self._wall(), **facts}
             self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
             self._file.flush()
         return now
-
-    def seconds(self) -> float:
-        """Since the history began."""
-        return self._monotonic() - self.began
 
     def close(self) -> None:
         """Nothing more will be written."""

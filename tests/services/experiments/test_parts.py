@@ -101,6 +101,9 @@ def test_faults_happen_in_the_order_of_their_times_and_are_mended(tmp_path):
     assert [each.what for each in injector.happened] == ["a", "b"]
     lines = [json.loads(line) for line in history.path.read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["fault", "recovered"] * 2
+    # Bands and bars of a picture have one origin: the history's first line.
+    assert injector.happened[0].at == 0.0
+    assert injector.happened[1].at == lines[2]["monotonic"] - lines[0]["monotonic"]
 
 
 def test_what_is_broken_is_mended_when_the_run_stops(tmp_path):
