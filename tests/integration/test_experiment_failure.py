@@ -1,4 +1,4 @@
-"""The failure experiment in small: real jobs and faults, PostgreSQL where it is, and the checker."""
+"""The failure experiment in small: real jobs and faults, PostgreSQL where it is, the checker."""
 
 import json
 import shutil

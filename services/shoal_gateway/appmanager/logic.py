@@ -359,7 +359,8 @@ class AppManager:
                 logger.info("%r %s %s", runner.attempt, result.ended.value, result.reason)
                 if result.ended is Ended.SUCCEEDED:
                     # The host's own word, so that nobody has to believe the store's.
-                    supervisor.write_ledger(asdict(runner.attempt.spec), {"event": "published"})
+                    entry = {"event": "published", "fence": result.lease.fence}
+                    supervisor.write_ledger(asdict(runner.attempt.spec), entry)
             elif result.ended is not Ended.CANCELLED and self._was_cancelled(runner):
                 # Its end and the wish for it crossed; the wish moved the fence.
                 result = Result(runner.lease, result.attempt, Ended.CANCELLED, "ended on request")
