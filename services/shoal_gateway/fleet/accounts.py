@@ -7,7 +7,6 @@ import pwd
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 
 def unprivileged(names: Sequence[str]) -> str | None:
@@ -28,11 +27,17 @@ def unprivileged(names: Sequence[str]) -> str | None:
     raise LookupError(f"there is no account {' or '.join(names)} on this machine")
 
 
-def becoming(account: str | None) -> dict[str, Any]:
-    """Arguments of `subprocess.Popen` that make a process another account's; None: our own."""
+def as_account(account: str | None, command: Sequence[str]) -> list[str]:
+    """A command line that runs another as an account; None: as ourselves.
+
+    Not by ``subprocess``'s ``user=``: that forks where it would else vfork, and what grpc does in a
+    forked child may kill it before it runs anything.
+    """
     if account is None:
-        return {}
-    return {"user": account, "group": pwd.getpwnam(account).pw_gid, "extra_groups": []}
+        return list(command)
+    entry = pwd.getpwnam(account)
+    ids = [f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
+    return ["setpriv", *ids, "--", *command]
 
 
 def give(path: Path, account: str | None) -> None:
@@ -44,7 +49,6 @@ def give(path: Path, account: str | None) -> None:
 
 def reaches(account: str | None, directory: Path) -> bool:
     """Whether an account may enter a directory; every one above it must let it pass too."""
-    asked = subprocess.run(
-        ["test", "-x", str(directory)], cwd="/", check=False, **becoming(account)
-    )
+    command = as_account(account, ["test", "-x", str(directory)])
+    asked = subprocess.run(command, cwd="/", check=False)
     return asked.returncode == 0

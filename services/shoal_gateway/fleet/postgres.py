@@ -344,7 +344,7 @@ class PostgresServer:
 
     def _run(self, command: Sequence[str], account: str | None, text: str = "") -> None:
         done = subprocess.run(
-            command,
+            accounts.as_account(account, command),
             input=text,
             text=True,
             stdout=subprocess.PIPE,
@@ -352,7 +352,6 @@ class PostgresServer:
             cwd="/",
             env={**os.environ, **_locale()},
             check=False,
-            **accounts.becoming(account),
         )
         if done.returncode != 0:
             raise PostgresError(

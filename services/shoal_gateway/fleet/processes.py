@@ -87,14 +87,13 @@ def spawn(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         child = subprocess.Popen(
-            list(command),
+            accounts.as_account(account, command),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **environment},
             cwd=cwd,
             start_new_session=True,
-            **accounts.becoming(account),
         )
     # It outlives us on purpose; Popen must not warn about that when it is collected.
     child.returncode = 0
