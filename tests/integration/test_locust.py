@@ -1,23 +1,82 @@
-"""Locust drives the gateway through the SDK, under gevent."""
+"""Locust drives a fleet through the SDK, under gevent, from one process and from several."""
 
 import csv
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-LOCUSTFILE = Path(__file__).parents[2] / "locustfiles" / "jobs.py"
+import pytest
+
+from shoal.testing import ZooKeeperServer
+from tests.support.replica import ReplicaProcess
+
+ROW = re.compile(r"^shoal +(.+?) +(\d+) +(\d+)\(.*%\) +\|", re.MULTILINE)
+FILES = Path(__file__).parents[2] / "locustfiles"
 
 
-def test_users_submit_jobs_through_the_sdk_under_gevent(fleet, tmp_path):
-    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless"]
-    command += ["--users", "4", "--spawn-rate", "4", "--run-time", "8s", "--stop-timeout", "30"]
-    command += ["--host", fleet.zookeeper, "--seconds", "0.05"]
-    command += ["--csv", str(tmp_path / "out"), "--only-summary"]
+def locust(files, zookeeper, out, *options):
+    """Runs Locust to its end; its table by name, and the spread over replicas."""
+    command = [sys.executable, "-m", "locust", "--headless", "--only-summary"]
+    command += ["-f", ",".join(str(FILES / name) for name in files), "--host", zookeeper]
+    command += ["--spread", str(out / "spread"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    # From the table that the leading process prints at the very end: Locust's files are written
+    # before that, or by each worker too.
+    rows = {name: int(count) for name, count, failed in ROW.findall(said) if failed == "0"}
+    assert len(rows) == len(ROW.findall(said)) > 0, said
+    spread = json.loads((out / "spread.json").read_text())
+    assert [row["replica"] for row in csv.DictReader((out / "spread.csv").open())] == [
+        row["replica"] for row in spread
+    ]
+    assert "Calls by replica" in done.stdout
+    return rows, spread
 
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
 
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = {row["Name"]: row for row in csv.DictReader((tmp_path / "out_stats.csv").open())}
-    for name in ("submit", "job"):
-        assert int(rows[name]["Request Count"]) >= 4, done.stdout + done.stderr
-        assert int(rows[name]["Failure Count"]) == 0, done.stdout + done.stderr
+@pytest.mark.parametrize("processes", [(), ("--processes", "2")], ids=["one", "two"])
+def test_users_submit_jobs_and_say_who_served_them(fleet, tmp_path, processes):
+    options = ["--users", "4", "--spawn-rate", "4", "--run-time", "8s", "--stop-timeout", "30"]
+    rows, spread = locust(
+        ["jobs.py"], fleet.zookeeper, tmp_path, *options, "--seconds", "0.05", *processes
+    )
+
+    assert rows["submit"] >= 4
+    assert rows["job"] >= 4
+    assert {row["service"] for row in spread} == {"api"}
+    # Each submit was served by somebody known, and none is missing in the sum.
+    assert {row["replica"] for row in spread} <= {"api-1", "api-2", "api-3"}
+    assert sum(row["calls"] for row in spread) == rows["submit"]
+    assert all(row["p95_ms"] >= row["median_ms"] > 0.0 for row in spread)
+
+
+def test_a_shape_leads_readers_of_several_processes(fleet, tmp_path):
+    options = ["--step-users", "2", "--steps", "2", "--hold", "2", "--processes", "2"]
+    rows, spread = locust(
+        ["calls.py", "steps.py"], fleet.zookeeper, tmp_path, "GatewayReader", *options
+    )
+
+    by_service = {
+        service: sum(row["calls"] for row in spread if row["service"] == service)
+        for service in ("api", "registry")
+    }
+    for service, calls in by_service.items():
+        assert calls == sum(count for name, count in rows.items() if name.startswith(f"{service} "))
+        assert calls > 0
+
+
+def test_echoes_are_called_without_a_gateway(tmp_path):
+    with (
+        ZooKeeperServer(tmp_path / "zookeeper") as zookeeper,
+        ReplicaProcess(zookeeper.hosts + "/echoes", "echo-1", "sync"),
+        ReplicaProcess(zookeeper.hosts + "/echoes", "echo-2", "aio"),
+    ):
+        options = ["--base", "1", "--peak", "8", "--hold", "1"]
+        rows, spread = locust(
+            ["calls.py", "spike.py"], zookeeper.hosts + "/echoes", tmp_path, "EchoCaller", *options
+        )
+
+    assert sum(row["calls"] for row in spread) == rows["echo"]
+    assert {row["replica"] for row in spread} == {"echo-1", "echo-2"}
