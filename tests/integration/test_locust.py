@@ -80,3 +80,42 @@ def test_echoes_are_called_without_a_gateway(tmp_path):
 
     assert sum(row["calls"] for row in spread) == rows["echo"]
     assert {row["replica"] for row in spread} == {"echo-1", "echo-2"}
+
+
+def test_an_open_loop_of_two_processes_writes_each_job_down(fleet, tmp_path):
+    history = tmp_path / "history.jsonl"
+    options = ["--processes", "2", "--users", "2", "--rate", "4", "--count", "12", "--seed", "3"]
+    options += ["--parameter", "seconds=0.05", "--patience", "100", "--history", str(history)]
+    rows, spread = locust(["open_loop.py"], fleet.zookeeper, tmp_path, *options)
+
+    assert rows["submit"] == rows["job"] == 12
+    assert sum(row["calls"] for row in spread) == 12
+    records = [json.loads(line) for line in history.read_text().splitlines()]
+    by_event = {
+        event: {each["number"]: each for each in records if each["event"] == event}
+        for event in ("submit", "acknowledged", "terminal")
+    }
+    assert all(set(found) == set(range(12)) for found in by_event.values())
+    assert len(records) == 36
+    for number, ended in by_event["terminal"].items():
+        assert ended["state"] == "SUCCEEDED"
+        assert ended["job_id"] == by_event["acknowledged"][number]["job_id"]
+        assert ended["at"] > ended["scheduled"] == by_event["submit"][number]["scheduled"]
+
+
+def test_an_open_loop_without_its_application_is_void(fleet):
+    command = [sys.executable, "-m", "locust", "--headless", "-f", str(FILES / "open_loop.py")]
+    command += [
+        "--host",
+        fleet.zookeeper,
+        "--application",
+        "nothing",
+        "--processes",
+        "2",
+        "-u",
+        "2",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert "nothing is no application" in done.stdout + done.stderr

@@ -37,12 +37,16 @@ class Connections:
         self._directory: shoal.Directory | None = None
         self._channels: dict[str, shoal.Channel] = {}
 
-    def channel(self, zookeeper: str, service: str) -> shoal.Channel:
-        """The process's channel to a service."""
+    def directory(self, zookeeper: str) -> shoal.Directory:
+        """The process's session."""
         if self._directory is None:
             self._directory = shoal.Directory(zookeeper)
+        return self._directory
+
+    def channel(self, zookeeper: str, service: str) -> shoal.Channel:
+        """The process's channel to a service."""
         if service not in self._channels:
-            self._channels[service] = self._directory.channel(service)
+            self._channels[service] = self.directory(zookeeper).channel(service)
         return self._channels[service]
 
     def close(self, **_: Any) -> None:
@@ -61,16 +65,27 @@ class Caller(User):
 
     abstract = True
 
+    def directory(self) -> shoal.Directory:
+        """This process's way into the fleet.
+
+        Raises:
+            ValueError: nobody said where ZooKeeper is.
+        """
+        return connections.directory(self._zookeeper())
+
     def channel(self, service: str) -> shoal.Channel:
         """The channel to a service.
 
         Raises:
             ValueError: nobody said where ZooKeeper is.
         """
+        return connections.channel(self._zookeeper(), service)
+
+    def _zookeeper(self) -> str:
         zookeeper = self.host or os.environ.get("SHOAL_ZOOKEEPER")
         if not zookeeper:
             raise ValueError("say where ZooKeeper is: --host 127.0.0.1:2181/gateway")
-        return connections.channel(zookeeper, service)
+        return zookeeper
 
     def call(self, service: str, name: str, method: Any, request: Any) -> Any:
         """Makes a unary call and reports it; None when it failed.
@@ -81,7 +96,7 @@ class Caller(User):
             method: Of the stub.
             request: Its request.
         """
-        began = time.perf_counter()
+        began = time.monotonic()
         try:
             response, call = method.with_call(request, timeout=TIMEOUT)
         except grpc.RpcError as error:
@@ -103,7 +118,7 @@ class Caller(User):
 
         Args:
             name: For Locust's table.
-            began: When, by ``time.perf_counter``.
+            began: When, by ``time.monotonic``.
             error: What went wrong, if anything.
             service: Whose replica served it; empty: this was no single call, so it does not count
                 in the spread.
@@ -116,7 +131,7 @@ class Caller(User):
         self.environment.events.request.fire(
             request_type="shoal",
             name=name,
-            response_time=(time.perf_counter() - began) * 1000.0,
+            response_time=(time.monotonic() - began) * 1000.0,
             response_length=0,
             exception=error,
             context=context,
