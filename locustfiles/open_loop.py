@@ -45,6 +45,7 @@ def _options(parser: Any) -> None:
     parser.add_argument(
         "--drain", type=float, default=300.0, help="seconds to wait for ends (default: 300)"
     )
+    parser.add_argument("--owner", default="locust", help="whose jobs (default: locust)")
     parser.add_argument("--label", default="open-loop", help="name of this run in the history")
     parser.add_argument("--history", default="", help="JSONL file to append each event to")
 
@@ -174,7 +175,7 @@ class OpenLoop(Caller):
             seed=given.seed,
             patience=given.patience,
             drain=given.drain,
-            owner="locust",
+            owner=given.owner,
             step=given.label,
             history=Path(given.history) if given.history else None,
         )

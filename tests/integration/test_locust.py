@@ -91,16 +91,16 @@ def test_an_open_loop_of_two_processes_writes_each_job_down(fleet, tmp_path):
     assert rows["submit"] == rows["job"] == 12
     assert sum(row["calls"] for row in spread) == 12
     records = [json.loads(line) for line in history.read_text().splitlines()]
-    by_event = {
-        event: {each["number"]: each for each in records if each["event"] == event}
-        for event in ("submit", "acknowledged", "terminal")
+    by_kind = {
+        kind: {each["number"]: each for each in records if each["kind"] == kind}
+        for kind in ("submit", "acknowledged", "terminal")
     }
-    assert all(set(found) == set(range(12)) for found in by_event.values())
+    assert all(set(found) == set(range(12)) for found in by_kind.values())
     assert len(records) == 36
-    for number, ended in by_event["terminal"].items():
+    for number, ended in by_kind["terminal"].items():
         assert ended["state"] == "SUCCEEDED"
-        assert ended["job_id"] == by_event["acknowledged"][number]["job_id"]
-        assert ended["at"] > ended["scheduled"] == by_event["submit"][number]["scheduled"]
+        assert ended["job_id"] == by_kind["acknowledged"][number]["job_id"]
+        assert ended["at"] > ended["scheduled"] == by_kind["submit"][number]["scheduled"]
 
 
 def test_an_open_loop_without_its_application_is_void(fleet):

@@ -57,6 +57,29 @@ def failure(
 
 
 @group.command()
+def capacity(
+    jobs: Annotated[
+        int, typer.Option(help="N of a usual step; with --small, all jobs.", min=10)
+    ] = 50,
+    seed: Seed = 1,
+    store: Kept = Store.SQLITE,
+    out: Out = None,
+    small: Annotated[bool, typer.Option("--small", help="Four short steps: a quick look.")] = False,
+    celery: Annotated[
+        Path | None, typer.Option(help="JSON of a benchmark of Celery, to be shown beside.")
+    ] = None,
+) -> None:
+    """Offer more and more jobs to one replica of each service, then to three; find the knee.
+
+    Examples:  shoal experiment capacity    shoal experiment capacity --small --jobs 60
+    """
+    from shoal_gateway.experiments.capacity import run
+
+    settings = _settings("capacity", jobs, seed, store, out, 0.0, small)
+    raise typer.Exit(run(settings, celery=celery))
+
+
+@group.command()
 def check(
     directory: Annotated[Path, typer.Argument(help="Of an experiment that has run.")],
     json_: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,17 @@ class History:
             self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
             self._file.flush()
         return now
+
+    def append(self, lines: Iterable[str]) -> None:
+        """Takes over lines that other processes of this machine wrote, with the times they gave.
+
+        Call it when they write no more and nothing was noted since they began: their lines are put
+        in the order of their times, and the whole history has to stay in it.
+        """
+        ordered = sorted(lines, key=lambda line: float(json.loads(line)["monotonic"]))
+        with self._lock:
+            self._file.writelines(f"{line}\n" for line in ordered)
+            self._file.flush()
 
     def close(self) -> None:
         """Nothing more will be written."""

@@ -82,12 +82,17 @@ class History:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
-    def write(self, event: str, **fields: Any) -> None:
-        """One record, whole: a single write at the file's end can't be torn by another's."""
+    def write(self, kind: str, **facts: Any) -> None:
+        """One line, whole: a single write at the file's end can't be torn by another's.
+
+        Args:
+            kind: As in ``shoal_checker.history``.
+            facts: What happened.
+        """
         if self._file < 0:
             return
-        record = {"event": event, "step": self._step, "monotonic": time.monotonic()}
-        record |= {"wall": time.time(), **fields}
+        record = {"kind": kind, "source": "client", "monotonic": time.monotonic()}
+        record |= {"wall": time.time(), "step": self._step, **facts}
         os.write(self._file, json.dumps(record).encode() + b"\n")
 
     def close(self) -> None:
@@ -190,7 +195,14 @@ class Generator:
     def _send(self, number: int, scheduled: float) -> None:
         plan = self._plan
         key = f"{self._run}-{number}"
-        self._history.write("submit", number=number, key=key, scheduled=scheduled)
+        self._history.write(
+            "submit",
+            number=number,
+            key=key,
+            scheduled=scheduled,
+            application=plan.application,
+            parameters=plan.parameters,
+        )
         request = api_pb2.SubmitRequest(
             owner=plan.owner,
             idempotency_key=key,
@@ -202,7 +214,13 @@ class Generator:
         except grpc.RpcError as error:
             self._tracker.rejected(number)
             self._changed.set()
-            self._history.write("rejected", number=number, key=key, reason=str(error.code()))
+            self._history.write(
+                "rejected",
+                number=number,
+                key=key,
+                code=error.code().name,
+                details=error.details(),
+            )
             self._fire("submit", scheduled, error, error)
             return
         served = replica_of(call)
@@ -245,5 +263,5 @@ class Generator:
         self._cursor = event.seq
         if event.state in TERMINAL:
             recorded = event.at.seconds + event.at.nanos / 1e9
-            now = time.monotonic()
-            self._end(self._tracker.ended(event.job_id, state_name(event.state), now, recorded))
+            now, state = time.monotonic(), state_name(event.state)
+            self._end(self._tracker.ended(event.job_id, state, event.seq, now, recorded))

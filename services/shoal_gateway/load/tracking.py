@@ -16,6 +16,7 @@ class Ended:
         number: Of its arrival.
         job_id: Its id.
         state: Its state's name.
+        seq: Of the event that told of it.
         scheduled: When it was to arrive, monotonic seconds.
         at: When its end was heard of, monotonic seconds.
         recorded: When its end was written down, by the store's clock, in seconds since 1970.
@@ -24,6 +25,7 @@ class Ended:
     number: int
     job_id: str
     state: str
+    seq: int
     scheduled: float
     at: float
     recorded: float
@@ -49,7 +51,7 @@ class Tracker:
         self._scheduled: dict[int, float] = {}
         self._acknowledged: dict[str, int] = {}
         # Ends of jobs that nobody has acknowledged to us: others' jobs, or ours any moment now.
-        self._early: dict[str, tuple[str, float, float]] = {}
+        self._early: dict[str, tuple[str, int, float, float]] = {}
 
     @property
     def open(self) -> int:
@@ -70,16 +72,16 @@ class Tracker:
         early = self._early.pop(job_id, None)
         return None if early is None else self._close(job_id, *early)
 
-    def ended(self, job_id: str, state: str, at: float, recorded: float) -> Ended | None:
+    def ended(self, job_id: str, state: str, seq: int, at: float, recorded: float) -> Ended | None:
         """A job has ended; None when it is not one of ours, as far as is known."""
         if job_id not in self._acknowledged:
-            self._early.setdefault(job_id, (state, at, recorded))
+            self._early.setdefault(job_id, (state, seq, at, recorded))
             return None
-        return self._close(job_id, state, at, recorded)
+        return self._close(job_id, state, seq, at, recorded)
 
-    def _close(self, job_id: str, state: str, at: float, recorded: float) -> Ended | None:
+    def _close(self, job_id: str, state: str, seq: int, at: float, recorded: float) -> Ended | None:
         number = self._acknowledged[job_id]
         scheduled = self._scheduled.pop(number, None)
         if scheduled is None:
             return None  # told twice
-        return Ended(number, job_id, state, scheduled, at, recorded)
+        return Ended(number, job_id, state, seq, scheduled, at, recorded)

@@ -1,0 +1,212 @@
+"""Pictures of the capacity experiment, from its report alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from shoal_gateway.experiments.capacity_analysis import OTHERS
+from shoal_gateway.experiments.capacity_meters import JOBS, LOAD, ZOOKEEPER
+from shoal_gateway.experiments.capacity_plan import BURN, FLEETS, NOOP, WAIT
+from shoal_gateway.experiments.capacity_report import NAMES
+
+COLOURS = {1: "#d95f02", 3: "#1b6ca8"}
+PARTS = {
+    "registry": "#1b6ca8",
+    "api": "#66a5d9",
+    "scheduler": "#1b9e77",
+    "appmanager": "#e6ab02",
+    JOBS: "#d95f02",
+    ZOOKEEPER: "#7570b3",
+    LOAD: "#999999",
+    OTHERS: "#dddddd",
+}
+
+
+def draw_all(out: Path, report: dict[str, Any]) -> list[Path]:
+    """Writes every picture that the report has data for."""
+    drawn = [
+        _throughput(out / "capacity-throughput.png", report),
+        _latency(out / "capacity-latency.png", report),
+        _processors(out / "capacity-processors.png", report),
+    ]
+    if any(each["by_n"] for each in report["series"].values()):
+        drawn.append(_jobs(out / "capacity-n.png", report))
+    kinds = [kind for kind in (BURN, NOOP) if any(_series(report, kind))]
+    if kinds:
+        drawn.append(_ceilings(out / "capacity-ceilings.png", report, kinds))
+    return drawn
+
+
+def _series(report: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    names = (f"{kind}-{replicas}" for replicas in FLEETS)
+    return [report["series"][name] for name in names if name in report["series"]]
+
+
+def _sorted(steps: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    return sorted(steps, key=lambda each: float(each[key]))
+
+
+def _throughput(path: Path, report: dict[str, Any]) -> Path:
+    figure = Figure(figsize=(8.0, 5.2), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    _rates(axes, _series(report, WAIT))
+    slots = report["slots_of_each_manager"]
+    axes.set_title(f"{NAMES[WAIT]}, {slots} slots for each app manager", loc="left", fontsize=11)
+    return _write(figure, path)
+
+
+def _ceilings(path: Path, report: dict[str, Any], kinds: list[str]) -> Path:
+    figure = Figure(figsize=(6.0 * len(kinds), 4.8), dpi=120, layout="constrained")
+    for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+        series = _series(report, kind)
+        _rates(axes, series)
+        ceiling = max(each["knee"]["ceiling"] for each in series)
+        cores = series[0]["by_rate"][0]["load"]["cores"]
+        whose = f"the ceiling of this machine, {cores} processors"
+        if not _machine(series):
+            whose = "the most that was seen"
+        axes.axhline(ceiling, color="#555555", linewidth=1.0, linestyle="-.")
+        axes.annotate(
+            f"{ceiling:.1f}/s: {whose}",
+            (0.98, ceiling), xycoords=("axes fraction", "data"), xytext=(0, 4),
+            textcoords="offset points", ha="right", fontsize=8, color="#333333",
+        )  # fmt: skip
+        axes.set_title(NAMES[kind], loc="left", fontsize=11)
+    return _write(figure, path)
+
+
+def _machine(series: list[dict[str, Any]]) -> bool:
+    """Whether the ceiling is the machine's: the fleet with the most replicas had filled it."""
+    largest = max(series, key=lambda each: int(each["replicas"]))
+    return any(why.startswith("the machine") for why in largest["saturated"])
+
+
+def _rates(axes: Axes, series: list[dict[str, Any]]) -> None:
+    """Successes per second against the offered rate, a line for each fleet."""
+    longest = max(step["offered"] for each in series for step in each["by_rate"])
+    axes.plot([0.0, longest], [0.0, longest], color="#aaaaaa", linestyle="--", linewidth=1.0)
+    axes.text(longest, longest, "all of it ", ha="right", va="bottom", fontsize=8, color="#777777")
+    for each in series:
+        colour = COLOURS[each["replicas"]]
+        steps = _sorted(each["by_rate"], "offered")
+        axes.plot(
+            [step["offered"] for step in steps],
+            [step["achieved"] for step in steps],
+            marker="o", color=colour, label=f"{each['replicas']} of each service",
+        )  # fmt: skip
+        knee = each["knee"]
+        if knee["above"] is not None:
+            axes.axvspan(knee["below"] or 0.0, knee["above"], color=colour, alpha=0.13, linewidth=0)
+            axes.text(
+                ((knee["below"] or 0.0) + knee["above"]) / 2.0, 0.02, "knee",
+                color=colour, fontsize=9, ha="center", transform=axes.get_xaxis_transform(),
+            )  # fmt: skip
+    axes.set_xlim(0.0, longest * 1.05)
+    axes.set_ylim(0.0, longest * 1.1)
+    axes.set_xlabel("offered: arrivals per second")
+    axes.set_ylabel("successes per second")
+    axes.legend(loc="upper left", fontsize=9)
+    axes.grid(alpha=0.25)
+
+
+def _latency(path: Path, report: dict[str, Any]) -> Path:
+    series = _series(report, WAIT)
+    figure = Figure(figsize=(5.2 * len(series), 4.8), dpi=120, layout="constrained")
+    panels = figure.subplots(1, len(series), squeeze=False, sharey=True)[0]
+    for axes, each in zip(panels, series, strict=True):
+        steps = [step for step in _sorted(each["by_rate"], "offered") if step["latency"]]
+        for share, style in (("p50", "-"), ("p95", "--"), ("p99", ":")):
+            axes.plot(
+                [step["offered"] for step in steps],
+                [step["latency"][share] for step in steps],
+                linestyle=style, marker="o", color=COLOURS[each["replicas"]], label=share,
+            )  # fmt: skip
+        knee = each["knee"]
+        if knee["above"] is not None:
+            axes.axvspan(knee["below"] or 0.0, knee["above"], color="#888888", alpha=0.15,
+                         linewidth=0, label="knee")  # fmt: skip
+        axes.axhline(report["patience_seconds"], color="#cb181d", linewidth=1.0)
+        axes.text(0.02, report["patience_seconds"], "patience", color="#cb181d", fontsize=8,
+                  va="bottom", transform=axes.get_yaxis_transform())  # fmt: skip
+        axes.set_yscale("log")
+        axes.set_xlim(left=0.0)
+        axes.set_xlabel("offered: arrivals per second")
+        axes.set_title(f"{each['replicas']} of each service", loc="left", fontsize=11)
+        axes.grid(alpha=0.25, which="both")
+        axes.legend(loc="lower right", fontsize=9)
+    panels[0].set_ylabel(f"seconds from arrival to end; {NAMES[WAIT]}")
+    return _write(figure, path)
+
+
+def _jobs(path: Path, report: dict[str, Any]) -> Path:
+    figure = Figure(figsize=(8.0, 5.6), dpi=120, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    patience = report["patience_seconds"]
+    for each in _series(report, WAIT):
+        steps = _sorted(each["by_n"], "jobs")
+        colour = COLOURS[each["replicas"]]
+        counts = [step["jobs"] for step in steps]
+        above.plot(counts, [step["achieved"] for step in steps], marker="o", color=colour,
+                   label=f"{each['replicas']} of each service")  # fmt: skip
+        below.plot(counts, [100.0 * step["failed"] / step["jobs"] for step in steps], marker="o",
+                   color=colour)  # fmt: skip
+        failing = each["first_failing_n"]
+        if failing is not None:
+            above.axvline(failing, color=colour, linestyle=":", linewidth=1.2)
+            above.text(failing, 0.03, f" first failures: N = {failing}", color=colour, fontsize=8,
+                       transform=above.get_xaxis_transform())  # fmt: skip
+            below.axvline(failing, color=colour, linestyle=":", linewidth=1.2)
+    above.set_ylim(bottom=0.0)
+    above.set_xlim(left=0.0)
+    above.set_ylabel("successes per second")
+    above.legend(loc="upper left", fontsize=9)
+    above.set_title(f"N {NAMES[WAIT]}, all submitted at once", loc="left", fontsize=11)
+    below.set_ylabel(f"% not done\nwithin {patience:g} s")
+    below.set_xlabel("N: jobs that are submitted at once")
+    for axes in (above, below):
+        axes.grid(alpha=0.25)
+    return _write(figure, path)
+
+
+def _processors(path: Path, report: dict[str, Any]) -> Path:
+    """Who uses the processors, and how full the slots are, step by step."""
+    series = [each for kind in (WAIT, BURN, NOOP) for each in _series(report, kind)]
+    widths = [max(2, len(each["by_rate"])) for each in series]
+    figure = Figure(figsize=(2.2 + sum(widths) * 0.85, 5.2), dpi=120, layout="constrained")
+    panels = figure.subplots(1, len(series), squeeze=False, sharey=True, width_ratios=widths)[0]
+    cores = 0
+    for axes, each in zip(panels, series, strict=True):
+        steps = _sorted(each["by_rate"], "offered")
+        bottoms = [0.0] * len(steps)
+        for part, colour in PARTS.items():
+            heights = [step["load"]["services"].get(part, 0.0) for step in steps]
+            axes.bar(range(len(steps)), heights, 0.75, bottom=bottoms, color=colour, label=part)
+            bottoms = [low + high for low, high in zip(bottoms, heights, strict=True)]
+        cores = steps[0]["load"]["cores"]
+        axes.axhline(cores, color="#cb181d", linewidth=1.0)
+        for place, step in enumerate(steps):
+            axes.text(place, cores * 1.02, f"{step['load']['slots_used']:.0%}", ha="center",
+                      fontsize=8)  # fmt: skip
+        axes.set_xticks(range(len(steps)), [f"{step['offered']:.1f}" for step in steps], fontsize=8)
+        kind = next(kind for kind, name in NAMES.items() if name == each["what"])
+        axes.set_title(f"{kind}, {each['replicas']} each", fontsize=9)
+    panels[0].set_ylabel("processors in use")
+    panels[0].set_ylim(0.0, cores * 1.12)
+    figure.supxlabel(
+        "offered: arrivals per second. Red: all processors of the machine. Above it: share of "
+        "slots in use", fontsize=9,
+    )  # fmt: skip
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside right upper", fontsize=8)
+    return _write(figure, path)
+
+
+def _write(figure: Figure, path: Path) -> Path:
+    FigureCanvasAgg(figure)
+    figure.savefig(path)
+    return path
