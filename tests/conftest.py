@@ -1,6 +1,7 @@
 """Fixtures that all tests share."""
 
 import pytest
+from hypothesis import HealthCheck, settings
 from kazoo.client import KazooClient
 
 from shoal.testing.fixtures import chroot, zookeeper
@@ -16,6 +17,11 @@ __all__ = [
     "store_url",
     "zookeeper",
 ]
+
+
+# Properties are about what is true, not about how fast a busy machine makes examples.
+settings.register_profile("shoal", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shoal")
 
 
 @pytest.fixture
