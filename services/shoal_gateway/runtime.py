@@ -22,6 +22,7 @@ from shoal.aio.server import Server as AioServer
 from shoal.drainreport import DrainReport
 
 __all__ = [
+    "RELEASE_FILE",
     "Common",
     "Server",
     "common_options",
@@ -31,6 +32,9 @@ __all__ = [
     "open_directory",
     "parser",
 ]
+
+# Beside this file in a copy of the code that was given a name; see ``fleet/releases.py``.
+RELEASE_FILE = "RELEASE"
 
 LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s %(message)s"
 LOG_TIME = "%Y-%m-%dT%H:%M:%S"
@@ -56,7 +60,14 @@ class Common:
 
 
 def installed_version() -> str:
-    """Version of the installed distribution; "unknown" when the code runs from a bare path."""
+    """Version of this code: its release, else that of the installed distribution.
+
+    "unknown" when the code runs from a bare path.
+    """
+    try:
+        return Path(__file__).with_name(RELEASE_FILE).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        pass  # not a release
     try:
         return metadata.version("shoal")
     except metadata.PackageNotFoundError:

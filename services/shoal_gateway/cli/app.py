@@ -9,7 +9,12 @@ import grpc
 
 from shoal.errors import ShoalError
 from shoal.testing.installed import ZooKeeperError
-from shoal_gateway.cli import experiments, fleets, jobs  # noqa: F401 - they add their commands
+from shoal_gateway.cli import (  # noqa: F401 - they add their commands
+    experiments,
+    fleets,
+    jobs,
+    upgrades,
+)
 from shoal_gateway.cli.context import err
 from shoal_gateway.cli.root import app
 from shoal_gateway.client import ChecksumError

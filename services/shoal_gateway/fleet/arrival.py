@@ -47,7 +47,7 @@ def await_announced(
     Raises:
         FleetError: one died (the end of its log is in the message), or was late.
     """
-    births = {each.id: _birth(each) for each in wanted}
+    births = {each.id: birth(each) for each in wanted}
     changed = threading.Event()
     seen: dict[str, tuple[Replica, ...]] = {}
     for service in sorted({each.service for each in wanted}):
@@ -92,7 +92,7 @@ def present(announced: Sequence[Replica], births: Mapping[str, float]) -> frozen
     )
 
 
-def _birth(replica: ReplicaState) -> float:
+def birth(replica: ReplicaState) -> float:
     """When a replica's process started, seconds since 1970; a second early, for the grain."""
     if replica.process is None:
         return 0.0

@@ -194,6 +194,52 @@ class Fleet:
         self._await(state, missing, timeout)
         return [replica.id for replica in missing]
 
+    def run(self, replica: ReplicaState) -> ReplicaState:
+        """Starts a replica, known or new, and does not wait until it can be found.
+
+        Returns:
+            It, with its process.
+
+        Raises:
+            FleetError: it could not be started.
+        """
+        with self._file.locked():
+            return self._launch(self.state, [replica]).replicas[replica.id]
+
+    def stop(self, name: str, timeout: float = 60.0) -> None:
+        """Drains a replica and waits for its end; one that is not gone in time is killed.
+
+        Args:
+            name: The replica.
+            timeout: Seconds.
+
+        Raises:
+            FleetError: there is no such replica.
+            TimeoutError: it outlived SIGKILL.
+        """
+        process = self._replica(self.state, name).process
+        if process is None:
+            return
+        # What is paused can't drain.
+        for number in (signal.SIGCONT, signal.SIGTERM):
+            processes.send(process, number)
+        if processes.wait_gone([process], timeout):
+            processes.send(process, signal.SIGKILL)
+            if processes.wait_gone([process], 10.0):
+                raise TimeoutError(f"{name}, process {process.pid}, outlived SIGKILL for 10 s")
+
+    def forget(self, name: str) -> None:
+        """Takes a replica that has ended out of the fleet.
+
+        Raises:
+            FleetError: there is none, or it runs.
+        """
+        with self._file.locked():
+            state = self.state
+            if _runs(self._replica(state, name)):
+                raise FleetError(f"{name} runs: it can't be forgotten")
+            self._file.write(state.without_replica(name))
+
     def kill_store(self) -> None:
         """Kills the database server with SIGKILL; its data stays.
 
@@ -256,9 +302,12 @@ class Fleet:
         install(place, sorted({each.host for each in replicas}))
         for replica in replicas:
             marks = {processes.FLEET_MARK: state.id, processes.HOST_MARK: replica.host}
+            code = place.releases.environment(replica.version)
             try:
                 process = processes.spawn(
-                    place.command(state, replica), log=place.log(replica), environment=marks
+                    place.command(state, replica),
+                    log=place.log(replica),
+                    environment={**marks, **code},
                 )
             except OSError as error:
                 raise FleetError(f"{replica.id} could not be started: {error}") from error

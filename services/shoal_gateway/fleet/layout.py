@@ -10,6 +10,7 @@ from pathlib import Path
 
 from shoal_gateway import runtime
 from shoal_gateway.fleet.postgres import PostgresServer
+from shoal_gateway.fleet.releases import Releases
 from shoal_gateway.fleet.state import FleetState, ReplicaState
 
 CHROOT = "/gateway"
@@ -54,6 +55,11 @@ class Layout:
     def graveyard(self) -> Path:
         """What was on hosts that were lost; nobody of the fleet opens it."""
         return self.directory / "graveyard"
+
+    @property
+    def releases(self) -> Releases:
+        """The code of the versions that replicas were upgraded to."""
+        return Releases(self.directory / "releases")
 
     @property
     def objects(self) -> str:
@@ -130,10 +136,12 @@ class Layout:
             *("--id", replica.id),
             *("--host", replica.host),
             *("--bind", f"{address}:0"),
-            *("--version", runtime.installed_version()),
             *("--zone", f"zone-{replica.host.rpartition('-')[2]}"),
             *("--cache", str(root / "cache")),
         ]
+        if not replica.version:
+            # A flavor's environment does not know it; a release has it written in its code.
+            command += ["--version", runtime.installed_version()]
         if replica.service == "registry":
             command += ["--store", self.store(state.store)]
         elif replica.service == "scheduler":

@@ -64,6 +64,11 @@ class FleetState:
         """The fleet with one replica changed or added."""
         return replace(self, replicas={**self.replicas, changed.id: changed})
 
+    def without_replica(self, name: str) -> FleetState:
+        """The fleet with one replica less."""
+        rest = {key: value for key, value in self.replicas.items() if key != name}
+        return replace(self, replicas=rest)
+
     def on_host(self, host: str) -> list[ReplicaState]:
         """The replicas of a host."""
         return [each for each in self.replicas.values() if each.host == host]
