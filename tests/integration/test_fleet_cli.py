@@ -106,7 +106,24 @@ def test_without_a_fleet_there_is_nobody_to_talk_to(tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    "up down ps apps submit jobs job logs cancel replay outputs kill start demo release upgrade".split(),  # noqa: SIM905
+    [
+        "up",
+        "down",
+        "ps",
+        "apps",
+        "submit",
+        "jobs",
+        "job",
+        "logs",
+        "cancel",
+        "replay",
+        "outputs",
+        "kill",
+        "start",
+        "demo",
+        "release",
+        "upgrade",
+    ],
 )
 def test_every_command_explains_itself_with_an_example(command):
     done = subprocess.run([SHOAL, command, "--help"], capture_output=True, text=True, timeout=60)

@@ -34,6 +34,7 @@ def serve(options: runtime.Common, parsed: argparse.Namespace) -> None:
             manager_id=options.id,
             host=options.host,
             lease=parsed.lease,
+            version=options.version,
         )
         manager = AppManager(
             calls,

@@ -174,6 +174,7 @@ class RegistryCalls:
         manager_id: This replica's id, for the job's history.
         host: Its host.
         lease: Seconds to ask for.
+        version: Of this code, for the job's history.
     """
 
     def __init__(
@@ -183,10 +184,12 @@ class RegistryCalls:
         manager_id: str,
         host: str,
         lease: float,
+        version: str = "",
     ) -> None:
         self._stub = stub
         self._manager_id = manager_id
         self._host = host
+        self._version = version
         self._lease = convert.duration(lease)
         # A renewal that takes longer than a third of the lease is better sent anew.
         self._renew_timeout = min(TIMEOUT, lease / 3.0)
@@ -200,6 +203,7 @@ class RegistryCalls:
             manager_id=self._manager_id,
             host=self._host,
             lease=self._lease,
+            manager_version=self._version,
         )
         try:
             return self._stub.Begin(request, timeout=TIMEOUT).fence

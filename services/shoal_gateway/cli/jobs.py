@@ -172,6 +172,7 @@ def job(job_id: str, json_: Json = False) -> None:
                 "number": each.number,
                 "host": each.host,
                 "manager": each.manager_id,
+                "manager_version": each.manager_version,
                 "runner": each.runner_id,
                 "outcome": each.outcome,
             }

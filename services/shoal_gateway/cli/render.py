@@ -153,13 +153,23 @@ def job_table(jobs: list[job_pb2.Job]) -> Table:
 def attempt_table(job: job_pb2.Job) -> Table:
     """The attempts of ``shoal job``."""
     table = _table()
-    for name in ("attempt", "host", "app manager", "runner", "outcome", "started", "ended"):
+    for name in (
+        "attempt",
+        "host",
+        "app manager",
+        "version",
+        "runner",
+        "outcome",
+        "started",
+        "ended",
+    ):
         table.add_column(name)
     for each in job.attempts:
         table.add_row(
             str(each.number),
             each.host,
             each.manager_id,
+            each.manager_version or "–",
             each.runner_id[:8],
             each.outcome,
             clock(each.started_at),

@@ -84,9 +84,13 @@ def upgrade(
     --min-healthy seconds; else all is rolled back and the exit code is 1. One upgrade of a fleet
     at a time. Ctrl-C stops between two replicas (exit code 4): the same command goes on from there.
 
-    Examples:  shoal release 1.1    shoal upgrade registry --to 1.1
-    shoal upgrade appmanager --to 1.1 --max-unavailable 2
-    shoal upgrade api --to 1.1 --canary 0.34 --watch 60    shoal upgrade api --to 0.1.0
+    Examples:  shoal upgrade registry --to 1.1
+
+    shoal upgrade appmanager --to 1.1 --max-unavailable 2 --min-healthy 10
+
+    shoal upgrade api --to 1.1 --canary 0.34 --watch 60
+
+    shoal upgrade api --to 0.1.0
     """
     fleet = where().local()
     surge = (strategy or (Strategy.IN_PLACE if service in IN_PLACE_ONLY else Strategy.SURGE)) is (

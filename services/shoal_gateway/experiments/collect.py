@@ -68,6 +68,7 @@ def _record(gateway: Gateway, job_id: str, outputs: Path) -> dict[str, Any] | No
                 "runner_id": each.runner_id,
                 "fence": each.fence,
                 "manager_id": each.manager_id,
+                "manager_version": each.manager_version,
                 "host": each.host,
                 "outcome": each.outcome,
             }

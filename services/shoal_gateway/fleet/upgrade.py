@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from shoal.directory import Directory
@@ -125,6 +125,7 @@ class Upgrade:
         self._stopping = threading.Event()
         self._release = fleet.layout.releases.find(wish.version)
         self._back = False
+        self._watched = False
         self._watched_since: float | None = None
         self._failure = ""
         self._places = places(fleet, wish, self._release)
@@ -189,19 +190,22 @@ class Upgrade:
 
     def _view(self) -> View:
         slots = tuple(place.slot() for place in self._places)
-        begun = [slot.now for slot in slots if slot.now is not Health.ABSENT]
-        now = self._clock()
-        if not begun or any(health is not Health.HEALTHY for health in begun):
+        if not self._watched and self._wish.plan.canary and not self._back:
+            self._watch_canaries(slots)
+        return View(slots, back=self._back, watched=self._watched, stopping=self._stopping.is_set())
+
+    def _watch_canaries(self, slots: Sequence[Slot]) -> None:
+        """Their time counts from when they took their predecessors' places, all in one go."""
+        begun = [slot for slot in slots if slot.now is not Health.ABSENT]
+        whole = all((slot.was, slot.now) == (Health.ABSENT, Health.HEALTHY) for slot in begun)
+        if not whole or len(begun) < min(self._wish.plan.canary, len(slots)):
             self._watched_since = None
         elif self._watched_since is None:
-            self._watched_since = now
-        since = self._watched_since
-        return View(
-            slots,
-            back=self._back,
-            watched=since is not None and now - since >= self._wish.watch,
-            stopping=self._stopping.is_set(),
-        )
+            self._watched_since = self._clock()
+            names = ", ".join(slot.new for slot in begun)
+            self._say(f"watching {names} for {self._wish.watch:g} s before the rest follows")
+        elif self._clock() - self._watched_since >= self._wish.watch:
+            self._watched = True
 
     def _start(self, place: _Place, *, new: bool) -> None:
         replica = place.new if new else place.old

@@ -69,6 +69,9 @@ def start(request: registry_pb2.BeginRequest) -> Start:
         runner_id=check.unique_id(request.runner_id, "runner_id"),
         manager_id=check.required(request.manager_id, "manager_id"),
         host=check.optional(request.host, "host", limit=check.MAX_NAME),
+        manager_version=check.optional(
+            request.manager_version, "manager_version", limit=check.MAX_NAME
+        ),
     )
 
 

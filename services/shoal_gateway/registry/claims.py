@@ -36,6 +36,7 @@ class Start:
     runner_id: str
     manager_id: str
     host: str
+    manager_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,7 @@ def begin(connection: sa.Connection, start: Start, seconds: float) -> int:
             number=start.attempt,
             runner_id=start.runner_id,
             manager_id=start.manager_id,
+            manager_version=start.manager_version,
             host=start.host,
             fence=done.fence,
             started_at=store_now(),

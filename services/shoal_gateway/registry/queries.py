@@ -115,6 +115,7 @@ def _attempt(row: sa.Row[Any]) -> job_pb2.Attempt:
         ended_at=timestamp(row.ended_at),
         outcome=row.outcome,
         exit_code=row.exit_code,
+        manager_version=row.manager_version or "",
     )
 
 

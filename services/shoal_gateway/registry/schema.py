@@ -127,6 +127,8 @@ attempts = Table(
     Column("ended_at", Double),
     Column("outcome", String(32), nullable=False),
     Column("exit_code", Integer),
+    # Nothing where a registry without this column wrote the attempt down.
+    Column("manager_version", String(128)),
 )
 
 events = Table(

@@ -268,6 +268,7 @@ class Attempt(google.protobuf.message.Message):
     ENDED_AT_FIELD_NUMBER: builtins.int
     OUTCOME_FIELD_NUMBER: builtins.int
     EXIT_CODE_FIELD_NUMBER: builtins.int
+    MANAGER_VERSION_FIELD_NUMBER: builtins.int
     number: builtins.int
     runner_id: builtins.str
     manager_id: builtins.str
@@ -277,6 +278,8 @@ class Attempt(google.protobuf.message.Message):
     outcome: builtins.str
     """"running", or how it ended: "succeeded", "failed", "cancelled", "lease lost", "supervisor lost"."""
     exit_code: builtins.int
+    manager_version: builtins.str
+    """Version of the app manager that began it; empty when it did not say."""
     @property
     def started_at(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
     @property
@@ -293,9 +296,10 @@ class Attempt(google.protobuf.message.Message):
         ended_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         outcome: builtins.str = ...,
         exit_code: builtins.int | None = ...,
+        manager_version: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "ended_at", b"ended_at", "exit_code", b"exit_code", "started_at", b"started_at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "ended_at", b"ended_at", "exit_code", b"exit_code", "fence", b"fence", "host", b"host", "manager_id", b"manager_id", "number", b"number", "outcome", b"outcome", "runner_id", b"runner_id", "started_at", b"started_at"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "ended_at", b"ended_at", "exit_code", b"exit_code", "fence", b"fence", "host", b"host", "manager_id", b"manager_id", "manager_version", b"manager_version", "number", b"number", "outcome", b"outcome", "runner_id", b"runner_id", "started_at", b"started_at"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Attempt = Attempt

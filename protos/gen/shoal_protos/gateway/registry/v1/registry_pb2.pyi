@@ -376,11 +376,14 @@ class BeginRequest(google.protobuf.message.Message):
     MANAGER_ID_FIELD_NUMBER: builtins.int
     HOST_FIELD_NUMBER: builtins.int
     LEASE_FIELD_NUMBER: builtins.int
+    MANAGER_VERSION_FIELD_NUMBER: builtins.int
     attempt: builtins.int
     runner_id: builtins.str
     """A UUID, made by the manager for this start and written to its disk before this call."""
     manager_id: builtins.str
     host: builtins.str
+    manager_version: builtins.str
+    """For the job's history."""
     @property
     def claim(self) -> global___Claim: ...
     @property
@@ -394,9 +397,10 @@ class BeginRequest(google.protobuf.message.Message):
         manager_id: builtins.str = ...,
         host: builtins.str = ...,
         lease: google.protobuf.duration_pb2.Duration | None = ...,
+        manager_version: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["claim", b"claim", "lease", b"lease"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "claim", b"claim", "host", b"host", "lease", b"lease", "manager_id", b"manager_id", "runner_id", b"runner_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "claim", b"claim", "host", b"host", "lease", b"lease", "manager_id", b"manager_id", "manager_version", b"manager_version", "runner_id", b"runner_id"]) -> None: ...
 
 global___BeginRequest = BeginRequest
 

@@ -1,0 +1,14 @@
+"""Attempts say which version of the app manager began them."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    """Adds a column that may be empty; older registries live with it."""
+    op.add_column("attempts", sa.Column("manager_version", sa.String(128)))
