@@ -11,6 +11,7 @@ The kinds, and who says them (``source``):
 | terminal | client | job_id, state, seq: an end that a follower was told of |
 | start, end, published | host | job_id, attempt, runner_id, host: lines of the hosts' own ledgers |
 | fault, recovered | injector | number, what |
+| step | upgrade | service, what: a replica is drained or started |
 | expected | second run | job_id, files: checksums of the same job run outside the gateway |
 | record | store | job_id, state, attempts, publications, manifest: the job in the end |
 | finish | client | jobs: how many were acknowledged |
@@ -38,6 +39,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "published": ("job_id", "attempt", "runner_id"),
     "fault": ("number", "what"),
     "recovered": ("number", "what"),
+    "step": ("service", "what"),
     "expected": ("job_id", "files"),
     "record": ("job_id", "state", "attempts", "publications"),
     "finish": ("jobs",),

@@ -80,6 +80,24 @@ def capacity(
 
 
 @group.command()
+def upgrade(
+    jobs: Jobs = 1000,
+    seed: Seed = 1,
+    store: Kept = Store.SQLITE,
+    out: Out = None,
+    seconds: Seconds = 320.0,
+    small: Small = False,
+) -> None:
+    """Roll every service to a second version under jobs, and a broken one back; none may fail.
+
+    Examples:  shoal experiment upgrade    shoal experiment upgrade --jobs 60 --seconds 25 --small
+    """
+    from shoal_gateway.experiments.upgrade import run
+
+    raise typer.Exit(run(_settings("upgrade", jobs, seed, store, out, seconds, small)))
+
+
+@group.command()
 def check(
     directory: Annotated[Path, typer.Argument(help="Of an experiment that has run.")],
     json_: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,

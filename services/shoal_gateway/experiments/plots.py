@@ -60,7 +60,7 @@ def throughput(
     whole.set_ylim(0, max(total, 1) * 1.3)
     whole.set_ylabel(f"{unit} in all")
     for each in happened:
-        axes.axvspan(each.at, each.until, color="#cb181d", alpha=0.18, linewidth=0)
+        axes.axvspan(each.at, each.until, color="#cb181d", alpha=0.18, linewidth=0, zorder=0)
         axes.axvline(each.at, color="#cb181d", linewidth=0.8)
         axes.text(
             each.at, top * (0.97 - 0.055 * (each.number % 3)), str(each.number), color="white",
