@@ -6,6 +6,7 @@ Nothing here does I/O, starts a thread or reads a clock: time, randomness and lo
 from shoal_balancer.affinity import Rendezvous
 from shoal_balancer.balancer import Balancer
 from shoal_balancer.budget import RetryBudget
+from shoal_balancer.canary import Canary
 from shoal_balancer.choice import KeyedPolicy, LeastLoaded, PeakEwma, Policy, Random, RoundRobin
 from shoal_balancer.health import Ejection, Health
 from shoal_balancer.limit import AdaptiveLimit, FixedLimit, Limit, Limiter
@@ -25,6 +26,7 @@ __all__ = [
     "NO_METADATA",
     "AdaptiveLimit",
     "Balancer",
+    "Canary",
     "Ejection",
     "FixedLimit",
     "Health",

@@ -28,6 +28,7 @@ from shoal.server import Server
 from shoal.views import ChannelView, ReplicaView
 from shoal_balancer import (
     AdaptiveLimit,
+    Canary,
     Ejection,
     FixedLimit,
     KeyedPolicy,
@@ -56,6 +57,7 @@ __all__ = [
     "BindError",
     "CallError",
     "Caller",
+    "Canary",
     "Channel",
     "ChannelView",
     "Directory",

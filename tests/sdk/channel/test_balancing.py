@@ -277,3 +277,16 @@ def test_a_subset_bounds_the_connections(servers):
         assert len(channel.snapshot().replicas) == 12
         directory.set("echo", members[:50])
         assert len(channel.snapshot().replicas) >= 50
+
+
+def test_a_canary_gets_its_share_of_real_calls(servers, channels):
+    replicas = [
+        Replica(version, "127.0.0.1", int(server.target.rpartition(":")[2]), version=version[:3])
+        for server, version in zip(servers, ["1.0", "1.0b", "1.1"], strict=True)
+    ]
+    channel = channels(
+        where=FixedDirectory({"echo": replicas}), policy=shoal.Canary({"1.1": 0.1}, RoundRobin())
+    )
+    stub = echo_pb2_grpc.EchoStub(channel)
+    found = [stub.Echo(REQUEST, wait_for_ready=True, timeout=20.0).server for _ in range(200)]
+    assert found.count("c") == pytest.approx(20, abs=3)
