@@ -46,6 +46,7 @@ experiments: setup ## 1000 jobs while replicas, a host and the store die; half a
 	@scripts/system.sh postgres
 	@$(BIN)/shoal experiment failure --seed $(SEED)
 	@$(BIN)/shoal experiment failure --seed $(SEED) --store postgres --out build/experiments/failure-postgres
+	@$(BIN)/shoal experiment upgrade --seed $(SEED)
 
 simulate: setup ## The policies among 1000 replicas and callers on a virtual clock, into build/simulation
 	@$(BIN)/python -m benchmarks.simulation $(ARGS)
