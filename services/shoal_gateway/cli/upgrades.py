@@ -148,7 +148,11 @@ def _carry_out(fleet: Fleet, wish: Wish) -> Result:
 
         upgrade = Upgrade(fleet, directory, wish, tell=tell)
         with _asked_to_stop(upgrade):
-            result = upgrade.run()
+            try:
+                result = upgrade.run()
+            except KeyboardInterrupt:
+                err.print("stopped at once: see `shoal ps`; the same command goes on from there")
+                raise
         shown.update(task, completed=len(result.upgraded))
         return result
 

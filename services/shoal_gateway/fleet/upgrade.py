@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from shoal.directory import Directory
 from shoal_gateway.fleet.errors import FleetError
 from shoal_gateway.fleet.fleet import Fleet
-from shoal_gateway.fleet.gate import Patience, Track, look
+from shoal_gateway.fleet.gate import Look, Patience, Track, look
 from shoal_gateway.fleet.releases import Release
 from shoal_gateway.fleet.rollout import (
     End,
@@ -138,7 +138,7 @@ class Upgrade:
         """Does it all.
 
         Raises:
-            FleetError: a replica could not be started; what is done so far stays.
+            FleetError: the fleet has gone meanwhile.
             TimeoutError: a process outlived SIGKILL.
         """
         self._directory.watch(self._wish.service).wait_known(KNOWN)
@@ -210,16 +210,22 @@ class Upgrade:
     def _start(self, place: _Place, *, new: bool) -> None:
         replica = place.new if new else place.old
         self._say(f"starting {replica.id}, version {self._named(replica)}")
-        begun = self._fleet.run(replica)
-        _put(place, begun, Track(self._wish.patience, self._clock()), new=new)
+        track = Track(self._wish.patience, self._clock())
+        try:
+            replica = self._fleet.run(replica)
+        except FleetError as error:
+            # No way to run it is one more way of being broken.
+            track = track.seen(Look(f"start: {error}", dead=True), self._clock())
+        _put(place, replica, track, new=new)
 
     def _stop(self, place: _Place, *, new: bool) -> None:
         replica = place.new if new else place.old
         self._say(f"draining {replica.id}, version {self._named(replica)}")
-        self._fleet.stop(replica.id, self._wish.drain)
-        if place.old.id != place.new.id:
-            # In place it is still the same replica, which is started again next.
-            self._fleet.forget(replica.id)
+        if replica.id in self._fleet.state.replicas:
+            self._fleet.stop(replica.id, self._wish.drain)
+            if place.old.id != place.new.id:
+                # In place it is still the same replica, which is started again next.
+                self._fleet.forget(replica.id)
         if new:
             place.now = None
         else:
