@@ -102,6 +102,7 @@ def test_a_store_from_before_migrations_is_adopted_with_what_is_in_it(store_url,
         connection.execute(sa.text("DROP TABLE alembic_version"))
         connection.execute(sa.text("DROP INDEX jobs_deadlines"))
         connection.execute(sa.text("ALTER TABLE attempts DROP COLUMN manager_version"))
+        connection.execute(sa.text("DELETE FROM counters WHERE name = 'oldest@0003'"))
     made = Store(store_url)
     assert Hands(made).job(job_id).state == job_pb2.STATE_QUEUED
     with made.read() as connection:
@@ -119,6 +120,23 @@ def test_a_store_that_is_newer_than_the_code_is_refused_and_left_alone(store_url
         Store(store_url)
     with engine.begin() as connection:
         assert connection.scalar(sa.select(VERSION.c.version_num)) == "9999"
+
+
+def test_a_newer_store_that_promises_to_get_on_with_the_code_is_used(store_url, engine):
+    Store(store_url).close()
+    with engine.begin() as connection:
+        connection.execute(VERSION.update().values(version_num="9999"))
+        migrations.lives_with(connection, "9999", LATEST)
+    made = Store(store_url)
+    job_id = Hands(made).submit()
+    assert Hands(made).job(job_id).state == job_pb2.STATE_QUEUED
+    made.close()
+    with engine.begin() as connection:
+        # Nothing was taken back: the newer registries go on with it.
+        assert connection.scalar(sa.select(VERSION.c.version_num)) == "9999"
+        connection.execute(sa.text("UPDATE counters SET value = 9999 WHERE name = 'oldest@9999'"))
+    with pytest.raises(StoreError, match="version 9999"):
+        Store(store_url)
 
 
 def test_an_unnumbered_store_of_another_version_is_refused(store_url, engine):

@@ -5,6 +5,9 @@ under the store's lock. While a new version is rolled out, replicas of the old o
 changed tables; so a change comes in two releases if the old code can't live with it: first what is
 new is added, later what is unused is removed.
 
+Where an upgrade is undone, a registry finds tables that are newer than itself. It starts on them if
+they say that they can be lived with (`lives_with`, called by the migration); else it is refused.
+
 To add one, copy the last file, give it the next number, and name the number before it in
 ``down_revision``; a test compares the result with `schema`, on SQLite and on PostgreSQL. There is
 no way down: a store is brought back from its backup.
@@ -43,7 +46,8 @@ def migrate(connection: sa.Connection) -> tuple[str | None, str]:
         The version before, None for a store without tables, and the one after.
 
     Raises:
-        StoreError: the tables are another version's, later than this one.
+        StoreError: the tables are a later version's, and it did not promise that this registry can
+            live with them.
     """
     settings = configuration(connection)
     known = ScriptDirectory.from_config(settings)
@@ -53,6 +57,9 @@ def migrate(connection: sa.Connection) -> tuple[str | None, str]:
     if before == latest:
         return before, latest
     if before is not None and before not in {each.revision for each in known.walk_revisions()}:
+        oldest = connection.scalar(_OLDEST, {"name": _promise(before)})
+        if oldest is not None and oldest <= int(latest):
+            return before, before
         raise StoreError(
             f"has version {before} of the tables, and this registry knows none later than {latest};"
             " start the registry that made it, or a later one, or give --store another place"
@@ -62,6 +69,25 @@ def migrate(connection: sa.Connection) -> tuple[str | None, str]:
         command.stamp(settings, before)
     command.upgrade(settings, "head")
     return before, latest
+
+
+def lives_with(connection: sa.Connection, version: str, oldest: str) -> None:
+    """A migration's promise that registries which know none later than ``oldest`` can go on.
+
+    Args:
+        connection: Of the migration.
+        version: The migration's own.
+        oldest: Of the tables that those registries were written for.
+    """
+    row = {"name": _promise(version), "value": int(oldest)}
+    connection.execute(sa.text("INSERT INTO counters (name, value) VALUES (:name, :value)"), row)
+
+
+_OLDEST = sa.text("SELECT value FROM counters WHERE name = :name")
+
+
+def _promise(version: str) -> str:
+    return f"oldest@{version}"
 
 
 def _adopted(connection: sa.Connection) -> str:
