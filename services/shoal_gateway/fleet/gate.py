@@ -115,10 +115,20 @@ class Patience:
     Attributes:
         healthy: Seconds that a replica passes all gates without a break until it is healthy.
         deadline: Seconds without that after which it has failed.
+
+    Raises:
+        ValueError: none could ever be healthy.
     """
 
     healthy: float
     deadline: float
+
+    def __post_init__(self) -> None:
+        if self.deadline <= self.healthy:
+            raise ValueError(
+                f"a replica that must be healthy for {self.healthy:g} s can't be so within "
+                f"{self.deadline:g} s: the deadline must be longer"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,9 @@ def decide(plan: Plan, view: View) -> Step:
     elif any(slot.was is Health.FAILED for slot in view.slots):
         # It was started again and has failed; ending more of what works would make it worse.
         return End(Outcome.STUCK)
-    watching = not view.back and not view.watched and _started(view) >= plan.canary > 0
+    # Where fewer are left than were to be watched, as after a stop, those are watched.
+    canaries = min(plan.canary, len(view.slots))
+    watching = not view.back and not view.watched and _started(view) >= canaries > 0
     may_begin = view.back or not (view.stopping or watching)
     step = _roll(plan, view, may_begin=may_begin)
     if step is not None:
@@ -178,15 +180,10 @@ def _roll(plan: Plan, view: View, *, may_begin: bool) -> Step | None:
     begun = sum(coming is Health.STARTING for _, coming in sides)
     if not may_begin or begun >= plan.unavailable:
         return Wait("for replicas to prove healthy") if begun else None
-    unserved = sum(not slot.served for slot in view.slots)
-    # What serves nobody goes first: to replace it costs nothing.
-    order = sorted(range(len(sides)), key=lambda index: sides[index][0] is Health.HEALTHY)
-    for index in order:
-        leaving, coming = sides[index]
-        if coming is not Health.ABSENT:
-            continue
-        if plan.surge:
-            return Start(index, wanted)
-        if leaving is not Health.HEALTHY or unserved < plan.unavailable:
-            return Stop(index, not wanted)
+    # What serves nobody goes first: to replace it costs nothing. So when the turn of one that
+    # serves has come, none but those that were begun are unserved, which are fewer than k.
+    left = [index for index, (_, coming) in enumerate(sides) if coming is Health.ABSENT]
+    left.sort(key=lambda index: sides[index][0] is Health.HEALTHY)
+    if left:
+        return Start(left[0], wanted) if plan.surge else Stop(left[0], not wanted)
     return Wait("for replicas to prove healthy") if begun else None

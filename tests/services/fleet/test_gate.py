@@ -1,5 +1,7 @@
 """For how long a replica must pass the gates, and when it has failed them."""
 
+import pytest
+
 from shoal_gateway.fleet.gate import Look, Patience, Track
 from shoal_gateway.fleet.rollout import Health
 
@@ -50,3 +52,8 @@ def test_one_that_was_healthy_has_the_whole_deadline_again():
 
 def test_what_runs_already_needs_no_time():
     assert after((0.0, GOOD), healthy=0.0).health is Health.HEALTHY
+
+
+def test_a_deadline_that_nobody_could_keep_is_refused():
+    with pytest.raises(ValueError, match="the deadline must be longer"):
+        Patience(5.0, 5.0)

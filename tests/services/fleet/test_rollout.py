@@ -180,6 +180,13 @@ def test_until_the_canaries_were_watched_nobody_else_is_touched(plan, count):
     assert service.run() is Outcome.DONE
 
 
+@given(plans, counts)
+def test_no_upgrade_with_a_canary_is_done_unwatched(plan, count):
+    service = Service(plan, count, lambda side: HEALTHY)
+    assert service.run() is Outcome.DONE
+    assert service.view.watched or plan.canary == 0
+
+
 def test_replicas_that_lose_zookeeper_together_are_not_replaced_together():
     slots = tuple(replace(slot, was=STARTING) for slot in old_only(3, surge=False))
     plan = Plan(surge=False, unavailable=1)
