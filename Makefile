@@ -7,7 +7,7 @@ JOBS ?= 100
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test bench bench-drain demo experiments simulate protos lock clean
+.PHONY: help setup check format test bench bench-drain demo experiments experiment-capacity simulate protos lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -47,6 +47,10 @@ experiments: setup ## 1000 jobs while replicas, a host and the store die; half a
 	@$(BIN)/shoal experiment failure --seed $(SEED)
 	@$(BIN)/shoal experiment failure --seed $(SEED) --store postgres --out build/experiments/failure-postgres
 	@$(BIN)/shoal experiment upgrade --seed $(SEED)
+
+experiment-capacity: setup ## How many jobs one replica of each service does, and three; 11 minutes, machine to itself
+	@scripts/system.sh zookeeper
+	@$(BIN)/shoal experiment capacity --seed $(SEED)
 
 simulate: setup ## The policies among 1000 replicas and callers on a virtual clock, into build/simulation
 	@$(BIN)/python -m benchmarks.simulation $(ARGS)

@@ -7,9 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from shoal.testing import ZooKeeperServer
 from tests.support.replica import ReplicaProcess
 
 ROW = re.compile(r"^shoal +(.+?) +(\d+) +(\d+)\(.*%\) +\|", re.MULTILINE)
@@ -36,47 +33,36 @@ def locust(files, zookeeper, out, *options):
     return rows, spread
 
 
-@pytest.mark.parametrize("processes", [(), ("--processes", "2")], ids=["one", "two"])
-def test_users_submit_jobs_and_say_who_served_them(fleet, tmp_path, processes):
-    options = ["--users", "4", "--spawn-rate", "4", "--run-time", "8s", "--stop-timeout", "30"]
+def test_a_shape_leads_users_of_several_processes_and_they_say_who_served_them(fleet, tmp_path):
+    options = ["--step-users", "4", "--steps", "2", "--hold", "1", "--processes", "2"]
+    options += ["--seconds", "0.05", "--stop-timeout", "30"]
     rows, spread = locust(
-        ["jobs.py"], fleet.zookeeper, tmp_path, *options, "--seconds", "0.05", *processes
+        ["calls.py", "jobs.py", "steps.py"],
+        fleet.zookeeper,
+        tmp_path,
+        *("GatewayReader", "Submitter"),
+        *options,
     )
 
-    assert rows["submit"] >= 4
-    assert rows["job"] >= 4
-    assert {row["service"] for row in spread} == {"api"}
-    # Each submit was served by somebody known, and none is missing in the sum.
-    assert {row["replica"] for row in spread} <= {"api-1", "api-2", "api-3"}
-    assert sum(row["calls"] for row in spread) == rows["submit"]
+    # Half of the first step's four users submit, and each ends what it has begun.
+    assert rows["submit"] >= 2
+    assert rows["job"] >= 2
+    # Each call was served by somebody known, and none is missing in the sum.
+    named = {f"{service}-{number}" for service in ("api", "registry") for number in (1, 2, 3)}
+    assert {row["replica"] for row in spread} <= named
+    for service, also in (("api", {"submit"}), ("registry", set())):
+        calls = sum(row["calls"] for row in spread if row["service"] == service)
+        assert calls > 0
+        assert calls == sum(
+            count for name, count in rows.items() if name in also or name.startswith(f"{service} ")
+        )
     assert all(row["p95_ms"] >= row["median_ms"] > 0.0 for row in spread)
 
 
-def test_a_shape_leads_readers_of_several_processes(fleet, tmp_path):
-    options = ["--step-users", "2", "--steps", "2", "--hold", "2", "--processes", "2"]
-    rows, spread = locust(
-        ["calls.py", "steps.py"], fleet.zookeeper, tmp_path, "GatewayReader", *options
-    )
-
-    by_service = {
-        service: sum(row["calls"] for row in spread if row["service"] == service)
-        for service in ("api", "registry")
-    }
-    for service, calls in by_service.items():
-        assert calls == sum(count for name, count in rows.items() if name.startswith(f"{service} "))
-        assert calls > 0
-
-
-def test_echoes_are_called_without_a_gateway(tmp_path):
-    with (
-        ZooKeeperServer(tmp_path / "zookeeper") as zookeeper,
-        ReplicaProcess(zookeeper.hosts + "/echoes", "echo-1", "sync"),
-        ReplicaProcess(zookeeper.hosts + "/echoes", "echo-2", "aio"),
-    ):
-        options = ["--base", "1", "--peak", "8", "--hold", "1"]
-        rows, spread = locust(
-            ["calls.py", "spike.py"], zookeeper.hosts + "/echoes", tmp_path, "EchoCaller", *options
-        )
+def test_echoes_are_called_without_a_gateway(chroot, tmp_path):
+    with ReplicaProcess(chroot, "echo-1", "sync"), ReplicaProcess(chroot, "echo-2", "aio"):
+        options = ["--base", "1", "--peak", "8", "--hold", "0.5"]
+        rows, spread = locust(["calls.py", "spike.py"], chroot, tmp_path, "EchoCaller", *options)
 
     assert sum(row["calls"] for row in spread) == rows["echo"]
     assert {row["replica"] for row in spread} == {"echo-1", "echo-2"}
@@ -84,7 +70,7 @@ def test_echoes_are_called_without_a_gateway(tmp_path):
 
 def test_an_open_loop_of_two_processes_writes_each_job_down(fleet, tmp_path):
     history = tmp_path / "history.jsonl"
-    options = ["--processes", "2", "--users", "2", "--rate", "4", "--count", "12", "--seed", "3"]
+    options = ["--processes", "2", "--users", "2", "--rate", "8", "--count", "12", "--seed", "3"]
     options += ["--parameter", "seconds=0.05", "--patience", "100", "--history", str(history)]
     rows, spread = locust(["open_loop.py"], fleet.zookeeper, tmp_path, *options)
 

@@ -64,7 +64,7 @@ def capacity(
     seed: Seed = 1,
     store: Kept = Store.SQLITE,
     out: Out = None,
-    small: Annotated[bool, typer.Option("--small", help="Four short steps: a quick look.")] = False,
+    small: Annotated[bool, typer.Option("--small", help="Two short steps: a quick look.")] = False,
     celery: Annotated[
         Path | None, typer.Option(help="JSON of a benchmark of Celery, to be shown beside.")
     ] = None,

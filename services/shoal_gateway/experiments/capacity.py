@@ -119,7 +119,7 @@ def _run(
     history.note("begin", "client", experiment="capacity", **settings.document())
     measured: list[Measured] = []
     logs: list[Path] = []
-    for replicas in capacity_plan.FLEETS:
+    for replicas in sorted({each.replicas for each in steps}):
         lab.console.print(f"{replicas} of each service", style="dim")
         shape = {"hosts": replicas, "slots": SLOTS, "store": settings.store}
         with lab.fresh_fleet(out / f"fleet-{replicas}", **shape) as fleet:

@@ -86,16 +86,12 @@ def full(jobs: int) -> list[Step]:
 
 
 def reduced(jobs: int) -> list[Step]:
-    """One rate and one burst for each fleet, ``jobs`` in all: shows that the experiment works.
+    """One rate and one burst, ``jobs`` in all, for three of each service: shows that it works.
 
     Raises:
         ValueError: so few can't be shared out.
     """
     if jobs < 8:
-        raise ValueError(f"{jobs} jobs can't be shared among four steps: use 8 or more")
-    each = jobs // 4
-    return [
-        step
-        for replicas in FLEETS
-        for step in (Step(WAIT, replicas, each, 2.0 * replicas), Step(WAIT, replicas, each, 0.0))
-    ]
+        raise ValueError(f"{jobs} jobs can't be shared between two steps: use 8 or more")
+    by_rate = jobs // 2
+    return [Step(WAIT, 3, by_rate, 6.0), Step(WAIT, 3, jobs - by_rate, 0.0)]
