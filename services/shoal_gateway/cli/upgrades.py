@@ -153,7 +153,9 @@ def _carry_out(fleet: Fleet, wish: Wish) -> Result:
             except KeyboardInterrupt:
                 err.print("stopped at once: see `shoal ps`; the same command goes on from there")
                 raise
-        shown.update(task, completed=len(result.upgraded))
+        if result.outcome is Outcome.DONE:
+            slots = shown.tasks[task].total or 1
+            shown.update(task, completed=slots, total=slots)
         return result
 
 

@@ -72,7 +72,7 @@ FULL = (
     Roll(0.16, "registry"),
     Roll(0.32, "api"),
     Roll(0.46, "scheduler"),
-    Roll(0.60, "appmanager", surge=False, canary=2),
+    Roll(0.60, "appmanager", surge=False, canary=1),
 )
 # What runs jobs comes first, so that however slow the machine, jobs are left for the new ones.
 SMALL = (

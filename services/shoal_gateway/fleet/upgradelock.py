@@ -20,8 +20,9 @@ from shoal_gateway.fleet.errors import FleetError
 logger = logging.getLogger(__name__)
 
 PATH = "/locks/upgrade"
-# Seconds until ZooKeeper must have answered.
+# Seconds until ZooKeeper must have answered, and that it keeps the lock of a process that was killed.
 CONNECT = 15.0
+SESSION = 10.0
 
 
 class UpgradeRunsError(FleetError):
@@ -41,7 +42,7 @@ def held(zookeeper: str, what: str, lost: Callable[[], None]) -> Iterator[None]:
         UpgradeRunsError: another upgrade holds it.
         FleetError: ZooKeeper does not answer.
     """
-    client = KazooClient(hosts=zookeeper, timeout=10.0)
+    client = KazooClient(hosts=zookeeper, timeout=SESSION)
     leaving = False
 
     def changed(state: str) -> None:
@@ -84,4 +85,7 @@ def _refusal(contenders: list[str]) -> str:
         who = f"{holder['what']} by process {holder['pid']} on {holder['host']}, since {since}"
     except (KeyError, TypeError, ValueError):
         who = contenders[0]
-    return f"another upgrade of this fleet is under way: {who}; wait until it has ended"
+    return (
+        f"another upgrade of this fleet is under way: {who}; wait until it has ended (one that was "
+        f"killed holds the lock for {SESSION:g} s more)"
+    )
