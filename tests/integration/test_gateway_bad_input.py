@@ -198,6 +198,7 @@ CASES = {
         (begin(attempt=0), "attempt"),
         (begin(runner_id="7"), "runner_id"),
         (begin(manager_id=""), "manager_id"),
+        (begin(manager_version="v" * 129), "manager_version"),
         (begin(host="x" * 129), "host"),
         (begin(lease=None), "lease"),
         (begin(lease=duration_pb2.Duration(seconds=601)), "lease"),

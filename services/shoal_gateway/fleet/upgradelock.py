@@ -20,7 +20,7 @@ from shoal_gateway.fleet.errors import FleetError
 logger = logging.getLogger(__name__)
 
 PATH = "/locks/upgrade"
-# Seconds until ZooKeeper must have answered, and that it keeps the lock of a process that was killed.
+# Seconds until ZooKeeper must have answered, and that it keeps the lock of who was killed.
 CONNECT = 15.0
 SESSION = 10.0
 
