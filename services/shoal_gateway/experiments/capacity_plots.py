@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from shoal_gateway.experiments.capacity_analysis import OTHERS
 from shoal_gateway.experiments.capacity_meters import JOBS, LOAD, ZOOKEEPER
@@ -81,9 +82,11 @@ def _ceilings(path: Path, report: dict[str, Any], kinds: list[str]) -> Path:
 
 
 def _machine(series: list[dict[str, Any]]) -> bool:
-    """Whether the ceiling is the machine's: the fleet with the most replicas had filled it."""
+    """Whether the ceiling is the machine's: the fleet with the most replicas filled it, alone."""
     largest = max(series, key=lambda each: int(each["replicas"]))
-    return any(why.startswith("the machine") for why in largest["saturated"])
+    return any(why.startswith("the machine") for why in largest["saturated"]) and not any(
+        step["disturbed"] for step in largest["by_rate"]
+    )
 
 
 def _rates(axes: Axes, series: list[dict[str, Any]]) -> None:
@@ -91,7 +94,7 @@ def _rates(axes: Axes, series: list[dict[str, Any]]) -> None:
     longest = max(step["offered"] for each in series for step in each["by_rate"])
     axes.plot([0.0, longest], [0.0, longest], color="#aaaaaa", linestyle="--", linewidth=1.0)
     axes.text(longest, longest, "all of it ", ha="right", va="bottom", fontsize=8, color="#777777")
-    for each in series:
+    for row, each in enumerate(series):
         colour = COLOURS[each["replicas"]]
         steps = _sorted(each["by_rate"], "offered")
         axes.plot(
@@ -101,10 +104,13 @@ def _rates(axes: Axes, series: list[dict[str, Any]]) -> None:
         )  # fmt: skip
         knee = each["knee"]
         if knee["above"] is not None:
-            axes.axvspan(knee["below"] or 0.0, knee["above"], color=colour, alpha=0.13, linewidth=0)
+            # A strip for each fleet, one above the other: their knees may be the same.
+            axes.axvspan(knee["below"] or 0.0, knee["above"], 0.06 * row, 0.06 * (row + 1),
+                         color=colour, alpha=0.3, linewidth=0)  # fmt: skip
             axes.text(
-                ((knee["below"] or 0.0) + knee["above"]) / 2.0, 0.02, "knee",
-                color=colour, fontsize=9, ha="center", transform=axes.get_xaxis_transform(),
+                ((knee["below"] or 0.0) + knee["above"]) / 2.0, 0.06 * row + 0.03,
+                f"knee of {each['replicas']}", color="#222222", fontsize=8, ha="center",
+                va="center", transform=axes.get_xaxis_transform(),
             )  # fmt: skip
     axes.set_xlim(0.0, longest * 1.05)
     axes.set_ylim(0.0, longest * 1.1)
@@ -134,6 +140,9 @@ def _latency(path: Path, report: dict[str, Any]) -> Path:
         axes.text(0.02, report["patience_seconds"], "patience", color="#cb181d", fontsize=8,
                   va="bottom", transform=axes.get_yaxis_transform())  # fmt: skip
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlim(left=0.0)
         axes.set_xlabel("offered: arrivals per second")
         axes.set_title(f"{each['replicas']} of each service", loc="left", fontsize=11)
@@ -175,12 +184,19 @@ def _jobs(path: Path, report: dict[str, Any]) -> Path:
 
 def _processors(path: Path, report: dict[str, Any]) -> Path:
     """Who uses the processors, and how full the slots are, step by step."""
-    series = [each for kind in (WAIT, BURN, NOOP) for each in _series(report, kind)]
-    widths = [max(2, len(each["by_rate"])) for each in series]
-    figure = Figure(figsize=(2.2 + sum(widths) * 0.85, 5.2), dpi=120, layout="constrained")
-    panels = figure.subplots(1, len(series), squeeze=False, sharey=True, width_ratios=widths)[0]
+    kinds = [kind for kind in (WAIT, BURN, NOOP) if _series(report, kind)]
+    fleets = max(len(_series(report, kind)) for kind in kinds)
+    figure = Figure(figsize=(2.6 + 3.0 * len(kinds), 1.2 + 2.9 * fleets), dpi=120,
+                    layout="constrained")  # fmt: skip
+    # Fleets below each other, so that what they were offered stands at the same place.
+    grid = figure.subplots(fleets, len(kinds), squeeze=False, sharey=True)
+    shown = [
+        (axes, each)
+        for column, kind in enumerate(kinds)
+        for axes, each in zip(grid[:, column], _series(report, kind), strict=False)
+    ]
     cores = 0
-    for axes, each in zip(panels, series, strict=True):
+    for axes, each in shown:
         steps = _sorted(each["by_rate"], "offered")
         bottoms = [0.0] * len(steps)
         for part, colour in PARTS.items():
@@ -194,14 +210,15 @@ def _processors(path: Path, report: dict[str, Any]) -> Path:
                       fontsize=8)  # fmt: skip
         axes.set_xticks(range(len(steps)), [f"{step['offered']:.1f}" for step in steps], fontsize=8)
         kind = next(kind for kind, name in NAMES.items() if name == each["what"])
-        axes.set_title(f"{kind}, {each['replicas']} each", fontsize=9)
-    panels[0].set_ylabel("processors in use")
-    panels[0].set_ylim(0.0, cores * 1.12)
+        axes.set_title(f"{kind}, {each['replicas']} of each service", loc="left", fontsize=9)
+        axes.set_ylim(0.0, cores * 1.14)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("processors in use")
     figure.supxlabel(
         "offered: arrivals per second. Red: all processors of the machine. Above it: share of "
         "slots in use", fontsize=9,
     )  # fmt: skip
-    handles, labels = panels[0].get_legend_handles_labels()
+    handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside right upper", fontsize=8)
     return _write(figure, path)
 
