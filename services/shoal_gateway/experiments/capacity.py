@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -204,7 +204,9 @@ def _command(fleet: Fleet, step: Step, seed: int, patience: float) -> list[str]:
     command = [sys.executable, "-m", "locust", "--headless", "--only-summary"]
     command += ["-f", str(locustfile), "--host", fleet.state.zookeeper]
     command += ["--processes", str(PROCESSES), "-u", str(PROCESSES), "-r", str(PROCESSES)]
-    command += ["--application", step.application, "--parameter", f"seconds={step.seconds:g}"]
+    command += ["--application", step.application]
+    for name, value in step.parameters.items():
+        command += ["--parameter", f"{name}={value}"]
     command += ["--rate", f"{step.rate:g}", "--count", str(step.jobs)]
     command += ["--seed", str(seed), "--patience", f"{patience:g}", "--drain", f"{DRAIN:g}"]
     return [*command, "--owner", OWNER, "--label", step.name]
@@ -221,14 +223,14 @@ def _collect(fleet: Fleet, measured: Sequence[Measured], history: History, out: 
         for job in gateway.jobs(owner=OWNER):
             # By what was submitted, and not by what the gateway says of it.
             submit = submits[job.idempotency_key]
-            made = expected(submit["application"], float(submit["parameters"]["seconds"]))
+            made = expected(submit["application"], submit["parameters"])
             history.note("expected", "second run", job_id=job.id, files=made)
             ids.add(job.id)
         collect.records(gateway, history, ids, out / "outputs", lambda _done, _total: None)
 
 
-def expected(application: str, seconds: float) -> dict[str, str]:
+def expected(application: str, parameters: Mapping[str, str]) -> dict[str, str]:
     """What the applications of this experiment promise to write, spelled out."""
-    text = json.dumps({"seconds": seconds}) + "\n"
     name = application.partition("@")[0]
+    text = json.dumps({"seconds": float(parameters["seconds"])}) + "\n"
     return {f"{name}.json": hashlib.sha256(text.encode()).hexdigest()}

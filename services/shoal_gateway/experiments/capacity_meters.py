@@ -164,14 +164,16 @@ class Meters:
     def _look(self) -> Sample:
         used: dict[str, float] = {}
         jobs = 0.0
+        below = _children()
         for replica in self._replicas:
             assert replica.process is not None  # noqa: S101 - chosen so
             own, ended = _spent(replica.process.pid)
             used[replica.id] = own
             # A manager waits for its supervisors, and they for their jobs: the kernel adds up.
-            jobs += ended
+            # Supervisors whose job runs are still there.
+            jobs += ended + sum(sum(_spent(pid)) for pid in below.get(replica.process.pid, ()))
         used[JOBS] = jobs
-        used[LOAD] = sum(_spent(pid)[0] for pid in [self._load, *_children(self._load)])
+        used[LOAD] = sum(_spent(pid)[0] for pid in [self._load, *below.get(self._load, ())])
         used[ZOOKEEPER] = sum(_spent(pid)[0] for pid in self._zookeeper)
         busy = _busy()
         at = time.monotonic()
@@ -191,18 +193,29 @@ class Meters:
 
 def _spent(pid: int) -> tuple[float, float]:
     """Processor seconds of a process itself, and of the children that it has waited for."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
+    fields = [int(each) for each in _fields(pid)[11:15]]
+    if not fields:
         return 0.0, 0.0  # ended meanwhile
-    # The command in parentheses may hold anything, so count from its end.
-    fields = [int(each) for each in text.rpartition(")")[2].split()[11:15]]
     return (fields[0] + fields[1]) / TICKS, (fields[2] + fields[3]) / TICKS
 
 
-def _children(pid: int) -> list[int]:
-    identity = processes.identify(pid)
-    return [] if identity is None else [each.pid for each in processes.children(identity)]
+def _children() -> dict[int, list[int]]:
+    """The children of each process that has any, by one look at all."""
+    found: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := _fields(int(entry.name))):
+            found.setdefault(int(fields[1]), []).append(int(entry.name))
+    return found
+
+
+def _fields(pid: int) -> list[str]:
+    """Of ``/proc/PID/stat`` from the state on; empty when there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    # The command in parentheses may hold anything, so count from its end.
+    return text.rpartition(")")[2].split()
 
 
 def _command(pid: int) -> str:

@@ -45,9 +45,9 @@ class Step:
         return APPLICATIONS[self.kind]
 
     @property
-    def seconds(self) -> float:
-        """What each is told to take."""
-        return SECONDS[self.kind]
+    def parameters(self) -> dict[str, str]:
+        """What each is told."""
+        return {"seconds": f"{SECONDS[self.kind]:g}"}
 
 
 # By kind and replicas: rates per second, and jobs of each step in shares of the number asked for.

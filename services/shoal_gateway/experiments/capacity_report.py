@@ -45,7 +45,7 @@ def definitions(patience: float) -> dict[str, str]:
         "none of these, jobs wait while slots and processors are free: then it is the dispatch",
         "slots": f"{SLOTS} for each app manager; one of the flavor on each host",
         "processors": "mean over the step, by /proc: each service's own processes; 'jobs' are the "
-        "supervisors and jobs, as their managers have waited for them; what is left of the "
+        "managers' supervisors and their jobs; what is left of the "
         "machine's is 'others'",
     }
 
@@ -66,7 +66,7 @@ def report(
     Args:
         rows: Each step with its result, its load and who served it.
         facts: What the checker says, what was asked for, and where it ran.
-        celery: What was measured of Celery, to be shown beside.
+        celery: What was measured of Celery, to be shown beside; None: there is nothing to show.
     """
     series = {
         f"{kind}-{replicas}": _series([row for row in rows if _of(row, kind, replicas)])
@@ -87,7 +87,7 @@ def report(
         "findings_of_load": _findings(series) + _disturbances(rows),
         "definitions": definitions(facts["patience_seconds"]),
         "series": series,
-        "celery": celery,
+        **({} if celery is None else {"celery": celery}),
     }
 
 

@@ -120,6 +120,7 @@ def test_what_was_measured_of_celery_has_its_place():
     assert report(rows(), SETTINGS, {"jobs_per_second": 400.0})["celery"] == {
         "jobs_per_second": 400.0
     }
+    assert "celery" not in report(rows(), SETTINGS, None)
 
 
 def test_a_step_that_others_disturbed_is_named():
