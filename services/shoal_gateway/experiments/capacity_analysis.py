@@ -26,8 +26,9 @@ class Result:
 
     Attributes:
         offered: Arrivals per second as they came by the seeded clock; 0 for a burst.
-        achieved: Successes per second. By rate: between the first success and the last. All at
-            once: from the arrival to the last success.
+        achieved: Successes per second. By rate: between the first success and the last, or the
+            first arrival and the last where that took longer. All at once: from the arrival to
+            the last success.
         jobs: N.
         acknowledged: Jobs that the gateway took.
         succeeded: Those that were SUCCEEDED within the patience.
@@ -102,7 +103,7 @@ def result(records: Iterable[Mapping[str, Any]], jobs: int, patience: float) -> 
     spread_out = arrivals[-1] > first
     return Result(
         offered=_per_second(len(arrivals) - 1, arrivals[-1] - first) if spread_out else 0.0,
-        achieved=_achieved(successes, first, spread_out=spread_out),
+        achieved=_achieved(successes, arrivals),
         jobs=jobs,
         acknowledged=len(acknowledged),
         succeeded=len(successes),
@@ -119,17 +120,20 @@ def _failure(state: str, latency: float, patience: float) -> str:
     return f"later than {patience:g} s" if latency > patience else ""
 
 
-def _achieved(successes: Sequence[float], first: float, *, spread_out: bool) -> float:
+def _achieved(successes: Sequence[float], arrivals: Sequence[float]) -> float:
     """Successes per second.
 
     By rate, intervals are counted on both sides, arrivals and ends: so the time that the last job
-    takes, which says nothing of the rate, is in neither.
+    takes, which says nothing of the rate, is in neither. Ends that were all seen at the end say
+    nothing of it either: nobody can do more than comes.
     """
     if not successes:
         return 0.0
-    if spread_out:
-        return _per_second(len(successes) - 1, max(successes) - min(successes))
-    return _per_second(len(successes), max(successes) - first)
+    arriving = max(arrivals) - min(arrivals)
+    if arriving > 0.0:
+        ending = max(successes) - min(successes)
+        return _per_second(len(successes) - 1, max(ending, arriving))
+    return _per_second(len(successes), max(successes) - min(arrivals))
 
 
 def _per_second(count: int, seconds: float) -> float:

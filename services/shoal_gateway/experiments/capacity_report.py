@@ -31,8 +31,8 @@ def definitions(patience: float) -> dict[str, str]:
         "offered": "arrivals per second of the seeded Poisson clock, as they came: (N - 1) / time "
         "between the first arrival and the last. It does not wait for the fleet",
         "achieved": "successes per second. By rate (S - 1) / time between the first success and "
-        "the last, so that the last job's duration counts on neither side; by N, S / time from the "
-        "arrival to the last success",
+        "the last, or the first arrival and the last where that is longer, so that the last job's "
+        "duration counts on neither side; by N, S / time from the arrival to the last success",
         "success": f"SUCCEEDED, and seen by the client at most {patience:g} s after the arrival",
         "failure": f"rejected at submit, not SUCCEEDED, or later than {patience:g} s",
         "latency": "from the scheduled arrival to the end as the client sees it, of all that "

@@ -43,6 +43,12 @@ def test_a_fleet_that_does_not_keep_up_achieves_less():
     assert found.achieved == pytest.approx(1.0)
 
 
+def test_nobody_achieves_more_than_comes_though_all_ends_are_seen_at_once():
+    found = result(records(*(job(n, n * 0.5, 6.0 - n * 0.5) for n in range(11))), 11, 20.0)
+
+    assert found.achieved == found.offered == pytest.approx(2.0)
+
+
 def test_a_burst_counts_from_its_arrival():
     found = result(records(*(job(n, 7.0, 0.5 * (n + 1)) for n in range(10))), 10, 20.0)
 
