@@ -7,6 +7,7 @@ import random
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -18,10 +19,29 @@ from shoal_protos.gateway.model.v1 import job_pb2
 CHUNK = 256 * 1024
 # Seconds for a call; the channel tries other replicas within them.
 TIMEOUT = 20.0
+# Jobs in one call.
+MANY = 1000
 
 TERMINAL = frozenset(
     {job_pb2.STATE_SUCCEEDED, job_pb2.STATE_FAILED, job_pb2.STATE_CANCELLED, job_pb2.STATE_DEAD}
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A job for `Gateway.submit_many`.
+
+    Attributes:
+        application: ``name`` or ``name@version``.
+        parameters: Its parameters.
+        inputs: Its input files, uploaded before.
+        key: Idempotency key; None: a new one.
+    """
+
+    application: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, job_pb2.ObjectRef] = field(default_factory=dict)
+    key: str | None = None
 
 
 class ChecksumError(Exception):
@@ -76,6 +96,31 @@ class Gateway:
         )
         return self._api.Submit(request, timeout=TIMEOUT).job
 
+    def submit_many(
+        self, submissions: Sequence[Submission]
+    ) -> list[api_pb2.SubmitManyResponse.Item]:
+        """Submits many jobs, a thousand a call; for each its id, or why there is none.
+
+        With the same keys they are the same jobs, however often they are sent.
+        """
+        items: list[api_pb2.SubmitManyResponse.Item] = []
+        for at in range(0, len(submissions), MANY):
+            requests = [
+                api_pb2.SubmitRequest(
+                    owner=self.owner,
+                    idempotency_key=each.key or str(uuid.uuid4()),
+                    application=each.application,
+                    parameters=each.parameters,
+                    inputs=[
+                        job_pb2.FileRef(name=name, object=ref) for name, ref in each.inputs.items()
+                    ],
+                )
+                for each in submissions[at : at + MANY]
+            ]
+            request = api_pb2.SubmitManyRequest(requests=requests)
+            items += self._api.SubmitMany(request, timeout=TIMEOUT).items
+        return items
+
     def get(self, job_id: str) -> api_pb2.GetResponse:
         """A job and its history."""
         return self._api.Get(api_pb2.GetRequest(id=job_id), timeout=TIMEOUT)
@@ -105,11 +150,23 @@ class Gateway:
         """Puts a DEAD job back into the queue."""
         return self._api.Replay(api_pb2.ReplayRequest(id=job_id), timeout=TIMEOUT).job
 
-    def watch(self, job_id: str = "", *, after: int = 0) -> Iterator[job_pb2.Event]:
-        """Events of a job, or of all, from a cursor on; follows over the deaths of replicas."""
+    def watch(
+        self, job_id: str = "", *, after: int = 0, states: Sequence[int] = ()
+    ) -> Iterator[job_pb2.Event]:
+        """Events of a job, or of all, from a cursor on; follows over the deaths of replicas.
+
+        Args:
+            job_id: The job; empty: all.
+            after: The cursor; 0: the whole history, -1: from now on.
+            states: Only entries into these; empty: into any.
+        """
         pause = _Pause()
         while True:
-            request = api_pb2.WatchRequest(job_id=job_id, after=after)
+            request = api_pb2.WatchRequest(
+                job_id=job_id,
+                after=after,
+                states=states,  # type: ignore[arg-type]
+            )
             try:
                 for response in self._api.Watch(request, wait_for_ready=True):
                     after = response.event.seq

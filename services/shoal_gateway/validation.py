@@ -23,6 +23,7 @@ T = TypeVar("T")
 MAX_NAME = 128
 MAX_TEXT = 4096
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -163,6 +164,26 @@ def file_ref(value: job_pb2.FileRef, field: str) -> job_pb2.FileRef:
     if stored.size < 0:
         raise InvalidError(f"{field}.object.size", f"is {stored.size}; must not be negative")
     return value
+
+
+def function(value: str, field: str) -> str:
+    """A function's name, ``module:function``."""
+    required(value, field)
+    if not _FUNCTION.fullmatch(value):
+        raise InvalidError(field, f"{value!r} is not like 'module:function'")
+    return value
+
+
+def work(spec: job_pb2.JobSpec, field: str) -> None:
+    """What a job does: a command or a function, not both."""
+    if spec.function:
+        function(spec.function, f"{field}.function")
+        if spec.command:
+            raise InvalidError(f"{field}.command", "must be empty beside a function")
+        return
+    for index, argument in enumerate(some(spec.command, f"{field}.command")):
+        optional(argument, f"{field}.command[{index}]")
+    required(spec.command[0], f"{field}.command[0]", limit=MAX_TEXT)
 
 
 def size_of(value: message.Message, field: str, limit: int) -> None:

@@ -20,6 +20,9 @@ memory_mib = 256
 [retry]
 exit_codes = [75]
 max_failures = 3
+
+Instead of a command, `function = "module:function"` names a Python function in the application's
+directory. A warm worker process calls it with the parameters as keyword arguments, all strings.
 """
 
 from __future__ import annotations
@@ -77,8 +80,9 @@ class Application(BaseModel):
     version: str = Field(pattern=_LABEL)
     description: str = ""
     flavor: str = Field(pattern=_LABEL)
-    # One argument an entry, never a shell.
-    command: tuple[str, ...] = Field(min_length=1)
+    # One argument an entry, never a shell; empty where there is a function.
+    command: tuple[str, ...] = ()
+    function: str = ""
     parameters: tuple[Parameter, ...] = ()
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
@@ -93,13 +97,13 @@ class Application(BaseModel):
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Application:
         names = [parameter.name for parameter in self.parameters]
-        used = placeholders(self.command)
-        for name in sorted(used - HOST_PLACEHOLDERS - set(names)):
-            raise ValueError(f"command: {{{name}}} is not a parameter")
-        for name in names:
-            if name not in used:
-                raise ValueError(f"parameter {name} is not used in the command")
+        if bool(self.command) == bool(self.function):
+            raise ValueError("there must be a command or a function, and not both")
+        if self.command:
+            self._command_uses(names)
         try:
+            if self.function:
+                check.function(self.function, "function")
             check.distinct(names, "parameters")
             check.distinct(self.inputs, "inputs")
             check.distinct(self.outputs, "outputs")
@@ -109,6 +113,14 @@ class Application(BaseModel):
         except InvalidError as error:
             raise ValueError(str(error)) from error
         return self
+
+    def _command_uses(self, names: list[str]) -> None:
+        used = placeholders(self.command)
+        for name in sorted(used - HOST_PLACEHOLDERS - set(names)):
+            raise ValueError(f"command: {{{name}}} is not a parameter")
+        for name in names:
+            if name not in used:
+                raise ValueError(f"parameter {name} is not used in the command")
 
 
 class Catalogue:

@@ -54,6 +54,7 @@ def submission(request: api_pb2.SubmitRequest, catalogue: Catalogue, now: float)
         application=application.full_name,
         flavor=application.flavor,
         command=parameters.fill(application.command, values),
+        function=application.function,
         parameters=values,
         inputs=_inputs(request, application),
         outputs=application.outputs,
@@ -67,6 +68,32 @@ def submission(request: api_pb2.SubmitRequest, catalogue: Catalogue, now: float)
         deadline=_deadline(request, now),
     )
     return Submission(owner, key, spec, fingerprint(request))
+
+
+def submissions(
+    request: api_pb2.SubmitManyRequest, catalogue: Catalogue, now: float
+) -> list[Submission]:
+    """Checks many submits, as `submission` does each.
+
+    Raises:
+        InvalidError: a field of one is wrong; names it, with the number of the request.
+        NotFoundError: there is no such application.
+    """
+    found = []
+    for index, each in enumerate(check.some(request.requests, "requests")):
+        try:
+            found.append(submission(each, catalogue, now))
+        except InvalidError as error:
+            raise InvalidError(f"requests[{index}].{error.field}", error.problem) from error
+    seen: dict[tuple[str, str], int] = {}
+    for index, one in enumerate(found):
+        before = seen.setdefault((one.owner, one.idempotency_key), index)
+        if before != index:
+            raise InvalidError(
+                f"requests[{index}].idempotency_key",
+                f"{one.idempotency_key!r} is that of requests[{before}] too",
+            )
+    return found
 
 
 def fingerprint(request: api_pb2.SubmitRequest) -> str:

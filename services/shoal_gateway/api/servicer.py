@@ -113,17 +113,30 @@ class ApiServicer(api_pb2_grpc.ApiServicer):
     async def Submit(self, request: api_pb2.SubmitRequest, context: Any) -> api_pb2.SubmitResponse:
         asked = logic.submission(request, self._catalogue, self._now())
         await self._files.check_inputs(list(asked.spec.inputs))
-        answer = await self._registry.stub.CreateJob(
-            registry_pb2.CreateJobRequest(
-                owner=asked.owner,
-                idempotency_key=asked.idempotency_key,
-                spec=asked.spec,
-                fingerprint=asked.fingerprint,
-            ),
+        answer = await self._registry.stub.CreateJob(_creation(asked), timeout=CALL_TIMEOUT)
+        self._hints.give()
+        return api_pb2.SubmitResponse(job=answer.job, created=answer.created)
+
+    async def SubmitMany(
+        self, request: api_pb2.SubmitManyRequest, context: Any
+    ) -> api_pb2.SubmitManyResponse:
+        asked = logic.submissions(request, self._catalogue, self._now())
+        for each in asked:
+            if each.spec.inputs:
+                await self._files.check_inputs(list(each.spec.inputs))
+        answer = await self._registry.stub.CreateJobs(
+            registry_pb2.CreateJobsRequest(jobs=[_creation(each) for each in asked]),
             timeout=CALL_TIMEOUT,
         )
         self._hints.give()
-        return api_pb2.SubmitResponse(job=answer.job, created=answer.created)
+        return api_pb2.SubmitManyResponse(
+            items=[
+                api_pb2.SubmitManyResponse.Item(
+                    id=item.id, created=item.created, state=item.state, error=item.error
+                )
+                for item in answer.items
+            ]
+        )
 
     async def Get(self, request: api_pb2.GetRequest, context: Any) -> api_pb2.GetResponse:
         answer = await self._registry.with_history(check.job_id(request.id))
@@ -147,6 +160,9 @@ class ApiServicer(api_pb2_grpc.ApiServicer):
         self, request: api_pb2.WatchRequest, context: Any
     ) -> AsyncIterator[api_pb2.WatchResponse]:
         after = check.whole(request.after, "after", -1, MAX_OFFSET)
+        wanted = set(check.at_most(request.states, "states", limit=64))
+        for index, state in enumerate(request.states):
+            check.known(state, f"states[{index}]", job_pb2.State.DESCRIPTOR)
         events = (
             self._events_of(check.job_id(request.job_id, "job_id"), after)
             if request.job_id
@@ -154,7 +170,8 @@ class ApiServicer(api_pb2_grpc.ApiServicer):
         )
         async with aclosing(events):
             async for event in events:
-                yield api_pb2.WatchResponse(event=event)
+                if not wanted or event.state in wanted:
+                    yield api_pb2.WatchResponse(event=event)
 
     async def Cancel(self, request: api_pb2.CancelRequest, context: Any) -> api_pb2.CancelResponse:
         answer = await self._registry.stub.CancelJob(
@@ -236,3 +253,12 @@ class ApiServicer(api_pb2_grpc.ApiServicer):
                 yield event
                 if event.state in logic.TERMINAL:
                     return
+
+
+def _creation(asked: logic.Submission) -> registry_pb2.CreateJobRequest:
+    return registry_pb2.CreateJobRequest(
+        owner=asked.owner,
+        idempotency_key=asked.idempotency_key,
+        spec=asked.spec,
+        fingerprint=asked.fingerprint,
+    )

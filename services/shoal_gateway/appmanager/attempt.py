@@ -214,14 +214,21 @@ def environment(
     job_id: str, attempt: int, runner_id: str, work: Path, cache: Path
 ) -> dict[str, str]:
     """A job's environment: little, the same everywhere, and the marks that its host is known by."""
-    inherited = ("LANG", "TZ", "SHOAL_FLEET_ID", "SHOAL_HOST", "SHOAL_TEST_RUN")
     return {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "HOME": str(work),
-        "XDG_CACHE_HOME": str(cache),
+        **surroundings(work, cache),
         "SHOAL_JOB_ID": job_id,
         "SHOAL_ATTEMPT": str(attempt),
         RUNNER_MARK: runner_id,
+    }
+
+
+def surroundings(home: Path, cache: Path) -> dict[str, str]:
+    """What of that does not depend on the job."""
+    inherited = ("LANG", "TZ", "SHOAL_FLEET_ID", "SHOAL_HOST", "SHOAL_TEST_RUN")
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(home),
+        "XDG_CACHE_HOME": str(cache),
         # One job, one core: the slots say how many run beside each other.
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",

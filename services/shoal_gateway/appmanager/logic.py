@@ -1,16 +1,17 @@
 """The app manager: takes offers, keeps leases, and sees attempts through to their report.
 
 No gRPC here. Three kinds of threads work on the table of runners: calls of `start`, the renewer,
-and the collector, which hands ended runners to a small pool that uploads and reports.
+and the collector, which hands ended runners to a few threads that upload and report. Functions are
+the `pool`'s; they share the slots with commands.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import select
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +21,11 @@ from pathlib import Path
 from shoal_gateway.appmanager import attempt as attempts
 from shoal_gateway.appmanager import supervisor, survivors
 from shoal_gateway.appmanager.attempt import Attempt, Spec
+from shoal_gateway.appmanager.calls import Call
 from shoal_gateway.appmanager.offers import Answer, Offer
+from shoal_gateway.appmanager.pool import Pool, place_of
 from shoal_gateway.appmanager.ports import (
+    MANY,
     Ended,
     Held,
     Registry,
@@ -30,7 +34,7 @@ from shoal_gateway.appmanager.ports import (
     TakenError,
 )
 from shoal_gateway.appmanager.runner import Runner
-from shoal_gateway.appmanager.shipping import MissingOutputError, ship_outputs
+from shoal_gateway.appmanager.shipping import MissingOutputError, fetch_inputs, ship_outputs
 from shoal_gateway.objectstore import ObjectStore, ObjectStoreError
 
 logger = logging.getLogger(__name__)
@@ -86,6 +90,18 @@ class AppManager:
         self._starting = 0
         self._stopped = threading.Event()
         self._poll = select.epoll()
+        place = place_of(self._root, flavor)
+        cache = self._root / "cache" / f"jobs-{flavor}"
+        self._pool = Pool(
+            registry,
+            objects,
+            root=self._root,
+            place=place,
+            slots=slots,
+            python=python,
+            environment=attempts.surroundings(place, cache),
+            commands=lambda: len(self._runners) + self._starting,
+        )
         self._finishers = ThreadPoolExecutor(max(2, slots), thread_name_prefix="finish")
         self._threads = [
             threading.Thread(target=_vital, args=[work], name=name, daemon=True)
@@ -101,11 +117,17 @@ class AppManager:
             except (ValueError, TypeError, KeyError) as error:
                 # Its lease runs out; the host's other jobs must not wait for a person.
                 logger.warning("%s is left alone: %r", path, error)
+        self._pool.open(_vital)
         for thread in self._threads:
             thread.start()
 
     def close(self) -> None:
-        """Stops working; supervisors and their jobs go on, for the next manager to adopt."""
+        """Stops working; supervisors and their jobs go on, for the next manager to adopt.
+
+        Functions have a moment to come back; then others get them.
+        """
+        # First, while leases are renewed.
+        self._pool.close()
         self._stopped.set()
         for thread in self._threads:
             thread.join()
@@ -117,23 +139,44 @@ class AppManager:
         with self._lock:
             return self._free()
 
+    def refuses(self, offers: Sequence[Offer]) -> bool:
+        """Whether there is no room for any of these."""
+        free = self.free
+        return not any(self._pool.room(each) if each.function else free > 0 for each in offers)
+
     @property
     def utilisation(self) -> float:
         """Jobs running ÷ slots, at most 1: an adopted job may be one too many."""
         with self._lock:
-            return min(1.0, (len(self._runners) + self._starting) / self.slots)
+            return min(1.0, (self.slots - self._free()) / self.slots)
 
     def running(self) -> list[Runner]:
-        """What runs here now."""
+        """Commands that run here now."""
         with self._lock:
             return list(self._runners.values())
 
+    def calls(self) -> list[Call]:
+        """Functions that run here now, or wait for a worker."""
+        return self._pool.calls()
+
     def start(self, offers: Sequence[Offer]) -> list[Answer]:
-        """Takes what there is room for; each taken job runs when this returns."""
-        return [self._take(offer) for offer in offers]
+        """Takes what there is room for.
+
+        Each taken command runs when this returns; functions run, or wait for a worker that is
+        about to be free.
+        """
+        answers = {each.job_id: self._take(each) for each in offers if not each.function}
+        functions = []
+        for offer in offers:
+            if offer.function and (unable := self._unable(offer)):
+                answers[offer.job_id] = Answer(offer.job_id, "unable", unable)
+            elif offer.function:
+                functions.append((offer, self._application(offer)))
+        answers |= {each.job_id: each for each in self._pool.start(functions)}
+        return [answers[offer.job_id] for offer in offers]
 
     def _free(self) -> int:
-        return self.slots - len(self._runners) - self._starting
+        return self.slots - len(self._runners) - self._starting - self._pool.busy
 
     def _take(self, offer: Offer) -> Answer:
         with self._lock:
@@ -169,7 +212,7 @@ class AppManager:
             self._runners[runner_id] = runner
         try:
             attempt.claim(fence)
-            self._fetch(offer, attempt)
+            fetch_inputs(offer.inputs, attempt.work, self._objects)
             runner.start()
             self._poll.register(runner.handle, select.EPOLLIN)
         except (OSError, ObjectStoreError) as error:
@@ -193,7 +236,8 @@ class AppManager:
         if offer.flavor != self.flavor:
             return f"the job is of flavor {offer.flavor}, this manager of {self.flavor}"
         application = self._application(offer)
-        if any("{app}" in part for part in offer.command) and not application.is_dir():
+        wanted = offer.function or any("{app}" in part for part in offer.command)
+        if wanted and not application.is_dir():
             return f"application {offer.application} is not installed: {application} is missing"
         return ""
 
@@ -224,20 +268,6 @@ class AppManager:
             leash_seconds=self._leash,
         )
 
-    def _fetch(self, offer: Offer, attempt: Attempt) -> None:
-        for wanted in offer.inputs:
-            target = attempt.work / wanted.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            digest = hashlib.sha256()
-            with target.open("wb") as file:
-                for chunk in self._objects.get(wanted.key):
-                    digest.update(chunk)
-                    file.write(chunk)
-            if digest.hexdigest() != wanted.sha256:
-                raise ObjectStoreError(
-                    f"{wanted.key}: hashes to {digest.hexdigest()}, {wanted.sha256} was submitted"
-                )
-
     def _adopt(self, path: Path) -> None:
         attempt = Attempt.load(path)
         fence = attempt.fence
@@ -261,23 +291,30 @@ class AppManager:
     def _keep_leases(self) -> None:
         while not self._stopped.wait(self._lease / RENEWALS):
             runners = self.running()
-            if not runners:
-                continue
-            try:
-                verdicts = self._registry.renew([runner.lease for runner in runners])
-            except RegistryAwayError as error:
-                logger.warning("leases could not be renewed: %s", error)
-                # They may be held all the same: a store that stands still lets none run out.
-                for runner in runners:
-                    runner.attempt.look_after()
-                continue
-            for runner, (held, fence) in zip(runners, verdicts, strict=True):
+            for runner in runners:
+                # Whatever is heard of their leases: a store that stands still lets none run out.
                 runner.attempt.look_after()
-                if held is Held.CANCEL:
-                    runner.cancel(fence)
-                elif held is Held.LOST and not runner.ended:
-                    logger.warning("lost %r to somebody else; ending it here", runner.attempt)
-                    runner.disown()
+            # Most calls are over before their lease needs any care.
+            old = time.monotonic() - self._lease / (2 * RENEWALS)
+            held: list[Runner | Call] = [
+                *runners,
+                *(call for call in self._pool.calls() if call.since < old),
+            ]
+            for at in range(0, len(held), MANY):
+                self._renew(held[at : at + MANY])
+
+    def _renew(self, holders: Sequence[Runner | Call]) -> None:
+        try:
+            verdicts = self._registry.renew([holder.lease for holder in holders])
+        except RegistryAwayError as error:
+            logger.warning("leases could not be renewed: %s", error)
+            return
+        for holder, (held, fence) in zip(holders, verdicts, strict=True):
+            if held is Held.CANCEL:
+                holder.cancel(fence)
+            elif held is Held.LOST and not holder.ended:
+                logger.warning("lost %r to somebody else; ending it here", holder)
+                holder.disown()
 
     def _collect(self) -> None:
         while not self._stopped.is_set():
@@ -391,6 +428,7 @@ class AppManager:
         with self._lock:
             self._runners.pop(runner.attempt.spec.runner_id, None)
         runner.close()
+        self._pool.wake()
 
 
 def _vital(work: Callable[[], None]) -> None:

@@ -28,6 +28,9 @@ class Offer:
     outputs: tuple[str, ...]
     wall_seconds: float
     memory_mib: int
+    # ``module:function`` instead of a command, and what it is called with.
+    function: str = ""
+    parameters: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

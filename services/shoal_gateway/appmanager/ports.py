@@ -9,6 +9,9 @@ from typing import Protocol
 
 from shoal_gateway.objectstore import Stored
 
+# Attempts in one call of the registry.
+MANY = 500
+
 
 class TakenError(Exception):
     """The registry gave the job to somebody else, or it was cancelled."""
@@ -46,6 +49,16 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Beginning:
+    """An attempt that is to begin, under the fence of its offer."""
+
+    job_id: str
+    fence: int
+    attempt: int
+    runner_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What is reported.
 
@@ -76,8 +89,14 @@ class Registry(Protocol):
             TakenError: another runner has it.
         """
 
+    def begin_many(self, beginnings: Sequence[Beginning]) -> list[int | str]:
+        """Begins attempts; for each its new fence, or why another runner has it."""
+
     def renew(self, leases: Sequence[Lease]) -> list[tuple[Held, int]]:
         """Renews leases; for each what is so, and with CANCEL the fence for the report."""
 
     def report(self, result: Result) -> str | None:
         """Reports an end; why it was refused, None when it was accepted."""
+
+    def report_many(self, results: Sequence[Result]) -> list[str | None]:
+        """Reports ends, as `report` does for each."""

@@ -45,6 +45,9 @@ class Runner:
         # The renewer ends jobs while others may let the descriptor go; its number is used again.
         self._handling = threading.Lock()
 
+    def __repr__(self) -> str:
+        return repr(self.attempt)
+
     @property
     def lease(self) -> Lease:
         """As the registry knows it."""

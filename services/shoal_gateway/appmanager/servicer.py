@@ -15,6 +15,7 @@ from shoal_gateway import validation as check
 from shoal_gateway.appmanager.logic import AppManager
 from shoal_gateway.appmanager.offers import Answer, Input, Offer
 from shoal_gateway.appmanager.ports import (
+    Beginning,
     Ended,
     Held,
     Lease,
@@ -82,7 +83,7 @@ class AppManagerServicer(appmanager_pb2_grpc.AppManagerServicer):
             return appmanager_pb2.StartResponse(
                 items=[item(each) for each in full], utilisation=1.0
             )
-        if manager.free < 1:
+        if manager.refuses(offers):
             # Before anything was done: the caller may offer it elsewhere, whatever it is.
             shoal.refuse(context, f"all {manager.slots} slots of this app manager are taken")
         answers = manager.start(offers)
@@ -108,6 +109,17 @@ class AppManagerServicer(appmanager_pb2_grpc.AppManagerServicer):
             for runner in manager.running()
             if not runner.ended
         ]
+        running += [
+            appmanager_pb2.StatusResponse.Running(
+                job_id=call.offer.job_id,
+                attempt=call.offer.attempt,
+                runner_id=call.runner_id,
+                supervisor_pid=call.pid,
+                seconds=now - call.since,
+            )
+            for call in manager.calls()
+            if not call.ended
+        ]
         return appmanager_pb2.StatusResponse(
             running=running,
             slots=manager.slots,
@@ -131,9 +143,7 @@ def offer(message: registry_pb2.Offer, field: str) -> Offer:
         check.file_ref(each, f"{field}.spec.inputs[{index}]")
         for index, each in enumerate(spec.inputs)
     ]
-    for index, argument in enumerate(check.some(spec.command, f"{field}.spec.command")):
-        check.optional(argument, f"{field}.spec.command[{index}]")
-    check.required(spec.command[0], f"{field}.spec.command[0]", limit=check.MAX_TEXT)
+    check.work(spec, f"{field}.spec")
     resources = spec.resources
     check.between(resources.wall_seconds, f"{field}.spec.resources.wall_seconds", 0.0, 1e9)
     check.whole(resources.memory_mib, f"{field}.spec.resources.memory_mib", 0, 1 << 30)
@@ -148,6 +158,8 @@ def offer(message: registry_pb2.Offer, field: str) -> Offer:
         outputs=tuple(spec.outputs),
         wall_seconds=resources.wall_seconds,
         memory_mib=resources.memory_mib,
+        function=spec.function,
+        parameters=tuple(spec.parameters.items()),
     )
 
 
@@ -212,6 +224,25 @@ class RegistryCalls:
                 raise TakenError(_details(error)) from error
             raise RegistryAwayError(_details(error)) from error
 
+    def begin_many(self, beginnings: Sequence[Beginning]) -> list[int | str]:
+        """Begins attempts."""
+        items = [
+            registry_pb2.BeginManyRequest.Item(
+                claim=registry_pb2.Claim(job_id=each.job_id, fence=each.fence),
+                attempt=each.attempt,
+                runner_id=each.runner_id,
+            )
+            for each in beginnings
+        ]
+        request = registry_pb2.BeginManyRequest(
+            items=items, manager_id=self._manager_id, host=self._host, lease=self._lease
+        )
+        try:
+            response = self._stub.BeginMany(request, timeout=TIMEOUT)
+        except grpc.RpcError as error:
+            raise RegistryAwayError(_details(error)) from error
+        return [each.fence or each.reason for each in response.items]
+
     def renew(self, leases: Sequence[Lease]) -> list[tuple[Held, int]]:
         """Renews leases."""
         items = [
@@ -227,38 +258,52 @@ class RegistryCalls:
 
     def report(self, result: Result) -> str | None:
         """Reports an end."""
-        message = registry_pb2.ReportRequest.Item(
-            claim=_claim(result.lease),
-            runner_id=result.lease.runner_id,
-            outcome=_OUTCOMES[result.ended],
-            reason=result.reason,
-        )
-        if result.exit_code is not None:
-            message.exit_code = result.exit_code
-        if result.ended is Ended.SUCCEEDED:
-            files = [
-                job_pb2.FileRef(
-                    name=name,
-                    object=job_pb2.ObjectRef(
-                        key=stored.key, sha256=stored.sha256, size=stored.size
-                    ),
-                )
-                for name, stored in result.files
-            ]
-            message.manifest.CopyFrom(
-                job_pb2.Manifest(
-                    attempt=result.attempt, runner_id=result.lease.runner_id, files=files
-                )
-            )
         try:
-            request = registry_pb2.ReportRequest(items=[message])
-            answer = self._stub.Report(request, timeout=TIMEOUT).items[0]
+            (refused,) = self._report([result])
         except grpc.RpcError as error:
             if _code(error) is grpc.StatusCode.INVALID_ARGUMENT:
                 # Saying it again would not make it right; the lease ends by itself.
                 return _details(error)
             raise RegistryAwayError(_details(error)) from error
-        return None if answer.accepted else answer.reason
+        return refused
+
+    def report_many(self, results: Sequence[Result]) -> list[str | None]:
+        """Reports ends."""
+        try:
+            return self._report(results)
+        except grpc.RpcError as error:
+            if _code(error) is grpc.StatusCode.INVALID_ARGUMENT:
+                # One that can't be right must not keep the others from being heard.
+                return [self.report(each) for each in results]
+            raise RegistryAwayError(_details(error)) from error
+
+    def _report(self, results: Sequence[Result]) -> list[str | None]:
+        request = registry_pb2.ReportRequest(items=[_item(each) for each in results])
+        response = self._stub.Report(request, timeout=TIMEOUT)
+        return [None if each.accepted else each.reason for each in response.items]
+
+
+def _item(result: Result) -> registry_pb2.ReportRequest.Item:
+    message = registry_pb2.ReportRequest.Item(
+        claim=_claim(result.lease),
+        runner_id=result.lease.runner_id,
+        outcome=_OUTCOMES[result.ended],
+        reason=result.reason,
+    )
+    if result.exit_code is not None:
+        message.exit_code = result.exit_code
+    if result.ended is Ended.SUCCEEDED:
+        files = [
+            job_pb2.FileRef(
+                name=name,
+                object=job_pb2.ObjectRef(key=stored.key, sha256=stored.sha256, size=stored.size),
+            )
+            for name, stored in result.files
+        ]
+        message.manifest.CopyFrom(
+            job_pb2.Manifest(attempt=result.attempt, runner_id=result.lease.runner_id, files=files)
+        )
+    return message
 
 
 def _claim(lease: Lease) -> registry_pb2.Claim:

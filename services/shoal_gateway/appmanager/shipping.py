@@ -1,14 +1,15 @@
-"""What leaves the host: logs in segments while the job runs, outputs at its end."""
+"""What comes to the host and leaves it: inputs, logs while the job runs, outputs at its end."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from shoal_gateway.appmanager.attempt import STREAMS, Attempt
-from shoal_gateway.objectstore import ObjectStore, Stored
+from shoal_gateway.appmanager.offers import Input
+from shoal_gateway.objectstore import ObjectStore, ObjectStoreError, Stored
 
 SEGMENT = 1024 * 1024
 
@@ -61,6 +62,27 @@ class LogShipper:
 
     def _prefix(self, stream: str) -> str:
         return f"{prefix(self._attempt)}/logs/{stream}/"
+
+
+def fetch_inputs(inputs: Iterable[Input], work: Path, objects: ObjectStore) -> None:
+    """Puts a job's inputs into its working directory.
+
+    Raises:
+        ObjectStoreError: the store failed, or has something else than was submitted.
+        OSError: there is no place for them.
+    """
+    for wanted in inputs:
+        target = work / wanted.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256()
+        with target.open("wb") as file:
+            for chunk in objects.get(wanted.key):
+                digest.update(chunk)
+                file.write(chunk)
+        if digest.hexdigest() != wanted.sha256:
+            raise ObjectStoreError(
+                f"{wanted.key}: hashes to {digest.hexdigest()}, {wanted.sha256} was submitted"
+            )
 
 
 def ship_outputs(attempt: Attempt, objects: ObjectStore) -> tuple[tuple[str, Stored], ...]:

@@ -41,9 +41,9 @@ def await_end(runner_id: str, timeout: float = 30.0) -> None:
         time.sleep(LOOK)  # not our children: the kernel has no event for all of them
 
 
-def marked(runner_id: str) -> list[int]:
-    """Processes that carry a runner's mark in their environment."""
-    mark = f"{RUNNER_MARK}={runner_id}".encode()
+def marked(value: str, name: str = RUNNER_MARK) -> list[int]:
+    """Processes that were born with a mark in their environment: a runner's, or another."""
+    mark = f"{name}={value}".encode()
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,12 +26,19 @@ def install(place: Layout, hosts: Iterable[str]) -> None:
     for host in hosts:
         root = place.root(host)
         for application in applications:
-            _copy(application, root / "apps" / application.name)
+            for name in _names(application):
+                _copy(application, root / "apps" / name)
         for flavor in FLAVORS:
             # What jobs of a flavor would otherwise all make first, such as the list of fonts.
             made = place.project / "build" / "flavors" / flavor / "cache"
             if made.is_dir():
                 _copy(made, root / "cache" / f"jobs-{flavor}")
+
+
+def _names(directory: Path) -> set[str]:
+    """Applications of a directory, by which hosts look for their code."""
+    entries = directory.glob("*.toml")
+    return {tomllib.loads(entry.read_text(encoding="utf-8"))["name"] for entry in entries}
 
 
 def _copy(source: Path, target: Path) -> None:

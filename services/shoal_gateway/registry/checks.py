@@ -8,6 +8,7 @@ from shoal_gateway import validation as check
 from shoal_gateway.errors import InvalidError
 from shoal_gateway.registry.claims import Holding, Report, Start
 from shoal_gateway.registry.rules import Ending
+from shoal_gateway.registry.submission import Creation
 from shoal_protos.gateway.model.v1 import job_pb2
 from shoal_protos.gateway.registry.v1 import registry_pb2
 
@@ -27,9 +28,7 @@ def spec(request: registry_pb2.CreateJobRequest) -> job_pb2.JobSpec:
     check.size_of(found, "spec", MAX_SPEC_BYTES)
     check.required(found.application, "spec.application")
     check.label(found.flavor, "spec.flavor")
-    for index, argument in enumerate(check.some(found.command, "spec.command")):
-        check.optional(argument, f"spec.command[{index}]")
-    check.required(found.command[0], "spec.command[0]", limit=check.MAX_TEXT)
+    check.work(found, "spec")
     for index, file in enumerate(check.at_most(found.inputs, "spec.inputs")):
         check.file_ref(file, f"spec.inputs[{index}]")
     check.distinct([file.name for file in found.inputs], "spec.inputs")
@@ -45,6 +44,25 @@ def spec(request: registry_pb2.CreateJobRequest) -> job_pb2.JobSpec:
         check.whole(code, f"spec.retryable_exit_codes[{index}]", 1, EXIT_CODES)
     check.whole(found.max_failures, "spec.max_failures", 0, MAX_ATTEMPTS)
     return found
+
+
+def creations(request: registry_pb2.CreateJobsRequest) -> list[Creation]:
+    """Jobs as they may be written down."""
+    found = []
+    for index, each in enumerate(check.some(request.jobs, "jobs", limit=MAX_BATCH)):
+        try:
+            found.append(creation(each))
+        except InvalidError as error:
+            raise InvalidError(f"jobs[{index}].{error.field}", error.problem) from error
+    return found
+
+
+def creation(request: registry_pb2.CreateJobRequest) -> Creation:
+    """A job as it may be written down, and for whom."""
+    owner = check.required(request.owner, "owner")
+    key = check.required(request.idempotency_key, "idempotency_key")
+    fingerprint = check.optional(request.fingerprint, "fingerprint", limit=check.MAX_NAME)
+    return Creation(owner, key, spec(request), fingerprint)
 
 
 def lease(value: duration_pb2.Duration) -> float:
@@ -73,6 +91,22 @@ def start(request: registry_pb2.BeginRequest) -> Start:
             request.manager_version, "manager_version", limit=check.MAX_NAME
         ),
     )
+
+
+def starts(request: registry_pb2.BeginManyRequest) -> list[Start]:
+    """Runners that want to begin."""
+    manager_id = check.required(request.manager_id, "manager_id")
+    host = check.optional(request.host, "host", limit=check.MAX_NAME)
+    found = []
+    for index, item in enumerate(check.some(request.items, "items", limit=MAX_BATCH)):
+        field = f"items[{index}]"
+        check.present(item, "claim", f"{field}.claim")
+        job_id, fence = claim(item.claim, f"{field}.claim")
+        attempt = check.whole(item.attempt, f"{field}.attempt", 1, 2**31 - 1)
+        runner_id = check.unique_id(item.runner_id, f"{field}.runner_id")
+        found.append(Start(job_id, fence, attempt, runner_id, manager_id, host))
+    check.distinct([each.job_id for each in found], "items")
+    return found
 
 
 def holdings(request: registry_pb2.RenewRequest) -> list[Holding]:

@@ -10,14 +10,15 @@ of a commit) is answered as it was the first time, if it was carried out then: s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from shoal_gateway.errors import PreconditionError
+from shoal_gateway.errors import NotFoundError, PreconditionError
 from shoal_gateway.registry import journal, rules, transitions
 from shoal_gateway.registry.clock import store_now
-from shoal_gateway.registry.rules import LEASED, RUNNING, Ending, Refusal
+from shoal_gateway.registry.rules import LEASED, RUNNING, Change, Ending, Refusal
 from shoal_gateway.registry.schema import attempts, jobs
 from shoal_gateway.registry.submission import missing
 from shoal_protos.gateway.model.v1 import job_pb2
@@ -154,6 +155,98 @@ def begin(connection: sa.Connection, start: Start, seconds: float) -> int:
     return int(done.fence)
 
 
+def begin_many(
+    connection: sa.Connection, starts: Sequence[Start], seconds: float
+) -> list[int | str]:
+    """LEASED → RUNNING for many, whose jobs are locked; for each its fence, or why not."""
+    rows = {
+        row.id: row
+        for row in connection.execute(
+            sa.select(
+                jobs.c.id,
+                jobs.c.fence,
+                jobs.c.state,
+                jobs.c.attempt,
+                sa.or_(jobs.c.deadline.is_(None), jobs.c.deadline > store_now()).label("in_time"),
+            ).where(jobs.c.id.in_({each.job_id for each in starts}))
+        )
+    }
+    good: dict[str, Start] = {}
+    for start in starts:
+        row = rows.get(start.job_id)
+        offered = (start.fence, LEASED, start.attempt - 1)
+        if row is not None and row.in_time and (row.fence, row.state, row.attempt) == offered:
+            good.setdefault(start.job_id, start)
+    _begin_all(connection, list(good.values()), seconds)
+    return [
+        start.fence + 1 if good.get(start.job_id) is start else _fence_or_why(connection, start)
+        for start in starts
+    ]
+
+
+def _begin_all(connection: sa.Connection, starts: Sequence[Start], seconds: float) -> None:
+    if not starts:
+        return
+    reasons = [f"attempt {each.attempt} runs on {each.host or each.manager_id}" for each in starts]
+    done = connection.execute(
+        jobs.update()
+        .where(
+            jobs.c.id == sa.bindparam("of"),
+            jobs.c.fence == sa.bindparam("under"),
+            jobs.c.state == LEASED,
+        )
+        .values(
+            state=RUNNING,
+            version=jobs.c.version + 1,
+            fence=jobs.c.fence + 1,
+            lease_until=store_now() + seconds,
+            started_at=store_now(),
+        ),
+        [
+            {
+                "of": each.job_id,
+                "under": each.fence,
+                "attempt": each.attempt,
+                "runner_id": each.runner_id,
+                "lease_owner": each.manager_id,
+                "reason": reason,
+            }
+            for each, reason in zip(starts, reasons, strict=True)
+        ],
+    )
+    if done.rowcount != len(starts):
+        raise AssertionError(f"{len(starts) - done.rowcount} jobs changed under their rows' locks")
+    first = journal.reserve(connection, len(starts))
+    journal.append(
+        connection,
+        [
+            (first + at, each.job_id, RUNNING, reason)
+            for at, (each, reason) in enumerate(zip(starts, reasons, strict=True))
+        ],
+    )
+    connection.execute(
+        attempts.insert().values(started_at=store_now(), outcome=rules.STILL_RUNNING),
+        [
+            {
+                "job_id": each.job_id,
+                "number": each.attempt,
+                "runner_id": each.runner_id,
+                "manager_id": each.manager_id,
+                "host": each.host,
+                "fence": each.fence + 1,
+            }
+            for each in starts
+        ],
+    )
+
+
+def _fence_or_why(connection: sa.Connection, start: Start) -> int | str:
+    try:
+        return _begun_before(connection, start)
+    except (NotFoundError, PreconditionError) as error:
+        return str(error)
+
+
 def _begun_before(connection: sa.Connection, start: Start) -> int:
     """The fence of a start whose answer was lost; else says who has the job."""
     job = connection.execute(sa.select(jobs).where(jobs.c.id == start.job_id)).one_or_none()
@@ -223,6 +316,45 @@ def reported(connection: sa.Connection, report: Report) -> registry_pb2.ReportRe
     return registry_pb2.ReportResponse.Item(
         job_id=report.job_id, accepted=True, state=job_pb2.State.ValueType(decision.state)
     )
+
+
+def reported_many(
+    connection: sa.Connection, reports: Sequence[Report]
+) -> list[registry_pb2.ReportResponse.Item]:
+    """Writes ends down of attempts whose jobs are locked; for each what `reported` would say.
+
+    What each job's first report leads to is decided on what stands now and written together. What
+    is refused, or said twice in the batch, is looked at by itself afterwards.
+    """
+    standings = {
+        before.id: before
+        for before in transitions.standings(connection, {each.job_id for each in reports})
+    }
+    together: dict[str, tuple[Report, Change]] = {}
+    for report in reports:
+        before = standings.get(report.job_id)
+        if before is None or report.job_id in together:
+            continue
+        decision = rules.after_report(before, report.fence, report.ending)
+        if not isinstance(decision, Refusal):
+            together[report.job_id] = (report, decision)
+    transitions.write_many(
+        connection,
+        [
+            (standings[job_id], change, report.ending)
+            for job_id, (report, change) in together.items()
+        ],
+    )
+    return [
+        registry_pb2.ReportResponse.Item(
+            job_id=report.job_id,
+            accepted=True,
+            state=job_pb2.State.ValueType(together[report.job_id][1].state),
+        )
+        if together.get(report.job_id, (None,))[0] is report
+        else reported(connection, report)
+        for report in reports
+    ]
 
 
 def _ended_so(connection: sa.Connection, report: Report) -> bool:

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from shoal_gateway.errors import InvalidError, PreconditionError
+from shoal_gateway.errors import InvalidError, NotFoundError, PreconditionError
 from shoal_gateway.registry import claims, journal, queries, rules, submission, transitions
 from shoal_gateway.registry.claims import Holding, Report, Start
 from shoal_gateway.registry.rules import LEASED, QUEUED, Change
 from shoal_gateway.registry.schema import jobs
 from shoal_gateway.registry.store import Store
+from shoal_gateway.registry.submission import Creation, Known
 from shoal_protos.gateway.model.v1 import job_pb2
 from shoal_protos.gateway.registry.v1 import registry_pb2
 
@@ -49,17 +51,15 @@ class Registry:
         Raises:
             AlreadyExistsError: the owner used the key for another request.
         """
-        fingerprint = fingerprint or submission.fingerprint_of(spec)
-        accepted = job_pb2.JobSpec()
-        accepted.CopyFrom(spec)
-        accepted.max_attempts = spec.max_attempts or rules.DEFAULT_MAX_ATTEMPTS
+        creation = Creation(owner, key, spec, fingerprint)
+        fingerprint = creation.stands_for
         try:
             with self._store.write() as connection:
                 known = submission.same_request(connection, owner, key, fingerprint)
                 if known is not None:
                     return known, False
                 job_id = self._new_id()
-                submission.insert(connection, owner, key, accepted, fingerprint, job_id)
+                submission.insert(connection, [(job_id, creation)])
                 return submission.existing(connection, job_id), True
         except IntegrityError:
             # Another replica wrote the same key between our look and our insert. SQLite's write
@@ -69,6 +69,35 @@ class Registry:
             if known is None:
                 raise
             return known, False
+
+    def create_many(self, creations: Sequence[Creation]) -> list[Known]:
+        """Writes jobs down and queues them, all in one transaction; an answer for each.
+
+        A key that stands for another request is said in its own answer; the others are written.
+        """
+        try:
+            return self._create_many(creations)
+        except IntegrityError:
+            # Another replica wrote one of the keys in between, as in `create`; it is known now.
+            return self._create_many(creations)
+
+    def _create_many(self, creations: Sequence[Creation]) -> list[Known]:
+        answers, fresh = [], []
+        with self._store.write() as connection:
+            known = submission.known(connection, creations)
+            for each in creations:
+                found = known.get((each.owner, each.key))
+                if found is not None:
+                    answers.append(submission.answered(each, found))
+                    continue
+                job_id = self._new_id()
+                fresh.append((job_id, each))
+                new = Known(job_id, each.stands_for, QUEUED)
+                # The same key again in this batch is a repeated request.
+                known[each.owner, each.key] = new
+                answers.append(replace(new, created=True))
+            submission.insert(connection, fresh)
+        return answers
 
     def get(self, job_id: str) -> tuple[job_pb2.Job, list[job_pb2.Event]]:
         """A job and its history.
@@ -142,15 +171,19 @@ class Registry:
     def release(self, offers: Sequence[tuple[str, int]], reason: str) -> int:
         """Takes offers back that nobody had room for; how many were still held."""
         said = f"released: {reason}" if reason else "released by its scheduler"
-        released = 0
         with self._store.write() as connection:
             transitions.lock(connection, (job_id for job_id, _ in offers))
-            for job_id, fence in sorted(set(offers)):
-                before = transitions.standing(connection, job_id)
-                if before is None or before.fence != fence or before.state != LEASED:
-                    continue
-                released += transitions.write(connection, before, Change(QUEUED, said))
-        return released
+            # Oldest first, so that they wait in the order in which they did.
+            wanted = set(offers)
+            held = [
+                before
+                for before in transitions.standings(connection, {job_id for job_id, _ in wanted})
+                if (before.id, before.fence) in wanted and before.state == LEASED
+            ]
+            transitions.write_many(
+                connection, [(before, Change(QUEUED, said), None) for before in held]
+            )
+        return len(held)
 
     def begin(self, start: Start, seconds: float) -> int:
         """LEASED → RUNNING for one runner; the fence that it holds the job under.
@@ -168,6 +201,22 @@ class Registry:
                 " its own"
             ) from error
 
+    def begin_many(self, starts: Sequence[Start], seconds: float) -> list[int | str]:
+        """LEASED → RUNNING for many; for each its fence, or why its runner must drop it."""
+        try:
+            with self._store.write() as connection:
+                transitions.lock(connection, (each.job_id for each in starts))
+                return claims.begin_many(connection, starts, seconds)
+        except IntegrityError:
+            # One of the runner ids was used before; which one is found out one by one.
+            return [self._begin_or_say(each, seconds) for each in starts]
+
+    def _begin_or_say(self, start: Start, seconds: float) -> int | str:
+        try:
+            return self.begin(start, seconds)
+        except (NotFoundError, PreconditionError) as error:
+            return str(error)
+
     def renew(
         self, holdings: Sequence[Holding], seconds: float
     ) -> list[registry_pb2.RenewResponse.Item]:
@@ -180,12 +229,9 @@ class Registry:
 
     def report(self, reports: Sequence[Report]) -> list[registry_pb2.ReportResponse.Item]:
         """Writes down how attempts ended, each under its fence; answers in the order given."""
-        answers: dict[int, registry_pb2.ReportResponse.Item] = {}
         with self._store.write() as connection:
             transitions.lock(connection, (each.job_id for each in reports))
-            for index in sorted(range(len(reports)), key=lambda at: reports[at].job_id):
-                answers[index] = claims.reported(connection, reports[index])
-        return [answers[index] for index in range(len(reports))]
+            return claims.reported_many(connection, reports)
 
     def sweep(self) -> int:
         """Takes expired leases back and fails what was not started by its deadline; how many."""

@@ -92,6 +92,22 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         job, created = await self._writing(self._registry.create, owner, key, spec, fingerprint)
         return registry_pb2.CreateJobResponse(job=job, created=created)
 
+    async def CreateJobs(
+        self, request: registry_pb2.CreateJobsRequest, context: Any
+    ) -> registry_pb2.CreateJobsResponse:
+        answers = await self._writing(self._registry.create_many, checks.creations(request))
+        return registry_pb2.CreateJobsResponse(
+            items=[
+                registry_pb2.CreateJobsResponse.Item(
+                    id=each.id,
+                    created=each.created,
+                    state=job_pb2.State.ValueType(each.state),
+                    error=each.error,
+                )
+                for each in answers
+            ]
+        )
+
     async def GetJob(
         self, request: registry_pb2.GetJobRequest, context: Any
     ) -> registry_pb2.GetJobResponse:
@@ -159,6 +175,21 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         seconds = checks.lease(request.lease)
         fence = await self._writing(self._registry.begin, start, seconds)
         return registry_pb2.BeginResponse(fence=fence)
+
+    async def BeginMany(
+        self, request: registry_pb2.BeginManyRequest, context: Any
+    ) -> registry_pb2.BeginManyResponse:
+        starts = checks.starts(request)
+        seconds = checks.lease(request.lease)
+        answers = await self._writing(self._registry.begin_many, starts, seconds)
+        return registry_pb2.BeginManyResponse(
+            items=[
+                registry_pb2.BeginManyResponse.Item(job_id=start.job_id, reason=answer)
+                if isinstance(answer, str)
+                else registry_pb2.BeginManyResponse.Item(job_id=start.job_id, fence=answer)
+                for start, answer in zip(starts, answers, strict=True)
+            ]
+        )
 
     async def Renew(
         self, request: registry_pb2.RenewRequest, context: Any

@@ -6,6 +6,8 @@ Functions of a transaction; `logic` opens it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -16,6 +18,32 @@ from shoal_gateway.registry.clock import store_now
 from shoal_gateway.registry.rules import QUEUED, Standing
 from shoal_gateway.registry.schema import jobs
 from shoal_protos.gateway.model.v1 import job_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """A job that is to be written down."""
+
+    owner: str
+    key: str
+    spec: job_pb2.JobSpec
+    fingerprint: str = ""
+
+    @property
+    def stands_for(self) -> str:
+        """What its key stands for."""
+        return self.fingerprint or fingerprint_of(self.spec)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A job as far as an answer to its submit goes; without an id: why there is none."""
+
+    id: str
+    fingerprint: str
+    state: int
+    created: bool = False
+    error: str = ""
 
 
 def existing(connection: sa.Connection, job_id: str) -> job_pb2.Job:
@@ -52,55 +80,91 @@ def same_request(
     if row is None:
         return None
     if row.fingerprint != fingerprint:
-        raise AlreadyExistsError(
-            f"idempotency_key: {owner!r} has used {key!r} for another request, which is job"
-            f" {row.id}; a new request needs a new key"
-        )
+        raise AlreadyExistsError(_another(owner, key, row.id))
     return existing(connection, row.id)
 
 
-def insert(
-    connection: sa.Connection,
-    owner: str,
-    key: str,
-    spec: job_pb2.JobSpec,
-    fingerprint: str,
-    job_id: str,
-) -> None:
-    """Writes a new job down, queued."""
-    first = journal.reserve(connection, 2)
+def _another(owner: str, key: str, job_id: str) -> str:
+    return (
+        f"idempotency_key: {owner!r} has used {key!r} for another request, which is job"
+        f" {job_id}; a new request needs a new key"
+    )
+
+
+def known(connection: sa.Connection, creations: Iterable[Creation]) -> dict[tuple[str, str], Known]:
+    """Those of many keys that were used before, by owner and key."""
+    keys: dict[str, list[str]] = {}
+    for each in creations:
+        keys.setdefault(each.owner, []).append(each.key)
+    found = {}
+    for owner, wanted in keys.items():
+        rows = connection.execute(
+            sa.select(jobs.c.idempotency_key, jobs.c.id, jobs.c.fingerprint, jobs.c.state).where(
+                jobs.c.owner == owner, jobs.c.idempotency_key.in_(wanted)
+            )
+        )
+        for row in rows:
+            found[owner, row.idempotency_key] = Known(row.id, row.fingerprint, row.state)
+    return found
+
+
+def answered(creation: Creation, found: Known) -> Known:
+    """What is said of a key that was used before: its job, or that it stands for another."""
+    if found.fingerprint == creation.stands_for:
+        return found
+    return Known("", "", 0, error=_another(creation.owner, creation.key, found.id))
+
+
+def insert(connection: sa.Connection, creations: Sequence[tuple[str, Creation]]) -> None:
+    """Writes new jobs down, queued, each under its id."""
+    if not creations:
+        return
+    first = journal.reserve(connection, 2 * len(creations))
+    rows, entries = [], []
+    for at, (job_id, creation) in enumerate(creations):
+        spec, seq = creation.spec, first + 2 * at
+        rows.append(
+            {
+                "id": job_id,
+                "ordinal": seq,
+                "owner": creation.owner,
+                "idempotency_key": creation.key,
+                "fingerprint": creation.stands_for,
+                "spec": _accepted(spec),
+                "flavor": spec.flavor,
+                "deadline": unix(spec.deadline) if spec.HasField("deadline") else None,
+                "attempt_limit": spec.max_attempts or rules.DEFAULT_MAX_ATTEMPTS,
+                "queued_seq": seq + 1,
+            }
+        )
+        entries.append((seq, job_id, job_pb2.STATE_SUBMITTED, f"submitted by {creation.owner}"))
+        entries.append((seq + 1, job_id, QUEUED, "waits for a scheduler"))
     connection.execute(
         jobs.insert().values(
-            id=job_id,
-            ordinal=first,
-            owner=owner,
-            idempotency_key=key,
-            fingerprint=fingerprint,
-            spec=spec.SerializeToString(deterministic=True),
-            flavor=spec.flavor,
-            deadline=unix(spec.deadline) if spec.HasField("deadline") else None,
             state=QUEUED,
             version=1,
             fence=0,
             attempt=0,
-            attempt_limit=spec.max_attempts,
             failures=0,
             toxic_losses=0,
-            queued_seq=first + 1,
             lease_owner="",
             runner_id="",
             cancelling=False,
             reason="waits for a scheduler",
             submitted_at=store_now(),
-        )
+        ),
+        rows,
     )
-    journal.append(
-        connection,
-        [
-            (first, job_id, job_pb2.STATE_SUBMITTED, f"submitted by {owner}"),
-            (first + 1, job_id, QUEUED, "waits for a scheduler"),
-        ],
-    )
+    journal.append(connection, entries)
+
+
+def _accepted(spec: job_pb2.JobSpec) -> bytes:
+    if not spec.max_attempts:
+        whole = job_pb2.JobSpec()
+        whole.CopyFrom(spec)
+        whole.max_attempts = rules.DEFAULT_MAX_ATTEMPTS
+        spec = whole
+    return spec.SerializeToString(deterministic=True)
 
 
 def replay(connection: sa.Connection, before: Standing) -> None:

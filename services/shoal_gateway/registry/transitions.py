@@ -7,7 +7,7 @@ is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -41,6 +41,17 @@ def standing(connection: sa.Connection, job_id: str) -> Standing | None:
         sa.select(*_STANDING).where(jobs.c.id == job_id).with_for_update()
     ).one_or_none()
     return None if row is None else standing_of(row)
+
+
+def standings(connection: sa.Connection, job_ids: Iterable[str]) -> list[Standing]:
+    """What the store holds of jobs that are locked already (`lock`), oldest in the queue first."""
+    rows = connection.execute(
+        sa.select(*_STANDING)
+        .where(jobs.c.id.in_(list(job_ids)))
+        .order_by(jobs.c.queued_seq)
+        .with_for_update()
+    )
+    return [standing_of(row) for row in rows]
 
 
 def standing_of(row: sa.Row[Any]) -> Standing:
@@ -140,6 +151,57 @@ def write(
     return True
 
 
+def write_many(
+    connection: sa.Connection, changes: Sequence[tuple[Standing, Change, Ending | None]]
+) -> None:
+    """Writes changes of different jobs that are locked, with a few statements for all.
+
+    Each update names the fence and the state that its decision was taken on, as `write` does.
+    """
+    if not changes:
+        return
+    first = journal.reserve(connection, len(changes))
+    updates: dict[tuple[Any, ...], tuple[dict[Any, Any], list[dict[str, Any]]]] = {}
+    for at, (before, change, _) in enumerate(changes):
+        if before.state in TERMINAL:
+            raise AssertionError(f"job {before.id} has ended; no decision may move it")
+        values = _values(before, change, first + at)
+        # Expressions stand in the statement, and are the same wherever the same columns have one.
+        said = {key: value for key, value in values.items() if isinstance(value, sa.ClauseElement)}
+        given = {key.name: value for key, value in values.items() if key not in said}
+        _, rows = updates.setdefault((*sorted(given), "", *sorted(map(str, said))), (said, []))
+        rows.append({"of": before.id, "under": before.fence, "was": before.state, **given})
+    for said, rows in updates.values():
+        done = connection.execute(
+            jobs.update()
+            .where(
+                jobs.c.id == sa.bindparam("of"),
+                jobs.c.fence == sa.bindparam("under"),
+                jobs.c.state == sa.bindparam("was", type_=jobs.c.state.type),
+            )
+            .values(said),
+            rows,
+        )
+        if done.rowcount != len(rows):
+            raise AssertionError(f"{len(rows) - done.rowcount} jobs changed under their locks")
+    journal.append(
+        connection,
+        [
+            (first + at, before.id, change.state, change.reason)
+            for at, (before, change, _) in enumerate(changes)
+        ],
+    )
+    _end_attempts(connection, [(before, change) for before, change, _ in changes if change.outcome])
+    publish_many(
+        connection,
+        [
+            (before.id, ending.manifest)
+            for before, change, ending in changes
+            if change.publish and ending is not None and ending.manifest is not None
+        ],
+    )
+
+
 def _values(before: Standing, change: Change, seq: int) -> dict[Any, Any]:
     values: dict[Any, Any] = {
         jobs.c.state: change.state,
@@ -182,30 +244,59 @@ def _end_attempt(connection: sa.Connection, before: Standing, change: Change) ->
     )
 
 
+def _end_attempts(connection: sa.Connection, changes: Sequence[tuple[Standing, Change]]) -> None:
+    if not changes:
+        return
+    connection.execute(
+        attempts.update()
+        .where(
+            attempts.c.job_id == sa.bindparam("of"), attempts.c.number == sa.bindparam("numbered")
+        )
+        .values(ended_at=store_now()),
+        [
+            {
+                "of": before.id,
+                "numbered": before.attempt,
+                "outcome": change.outcome,
+                "exit_code": change.exit_code,
+                "fence": before.fence,
+            }
+            for before, change in changes
+        ],
+    )
+
+
 def publish(connection: sa.Connection, job_id: str, manifest: job_pb2.Manifest) -> None:
     """Writes a manifest in the transaction that ends its job.
 
     A second manifest for a job violates the primary key and undoes the transaction.
     """
+    publish_many(connection, [(job_id, manifest)])
+
+
+def publish_many(
+    connection: sa.Connection, manifests_of: Sequence[tuple[str, job_pb2.Manifest]]
+) -> None:
+    """Writes manifests, as `publish` does one."""
+    if not manifests_of:
+        return
     connection.execute(
-        manifests.insert().values(
-            job_id=job_id,
-            attempt=manifest.attempt,
-            runner_id=manifest.runner_id,
-            published_at=store_now(),
-        )
+        manifests.insert().values(published_at=store_now()),
+        [
+            {"job_id": job_id, "attempt": manifest.attempt, "runner_id": manifest.runner_id}
+            for job_id, manifest in manifests_of
+        ],
     )
-    if manifest.files:
-        connection.execute(
-            manifest_files.insert(),
-            [
-                {
-                    "job_id": job_id,
-                    "name": file.name,
-                    "key": file.object.key,
-                    "sha256": file.object.sha256,
-                    "size": file.object.size,
-                }
-                for file in manifest.files
-            ],
-        )
+    files = [
+        {
+            "job_id": job_id,
+            "name": file.name,
+            "key": file.object.key,
+            "sha256": file.object.sha256,
+            "size": file.object.size,
+        }
+        for job_id, manifest in manifests_of
+        for file in manifest.files
+    ]
+    if files:
+        connection.execute(manifest_files.insert(), files)

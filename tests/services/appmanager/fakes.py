@@ -3,7 +3,7 @@
 import threading
 from collections import defaultdict
 
-from shoal_gateway.appmanager.ports import Held, RegistryAwayError
+from shoal_gateway.appmanager.ports import Held, RegistryAwayError, TakenError
 
 
 class FakeRegistry:
@@ -26,6 +26,18 @@ class FakeRegistry:
         with self.lock:
             self.begun.append((job_id, fence, attempt, runner_id))
         return fence + 1
+
+    def begin_many(self, beginnings):
+        fences = []
+        for each in beginnings:
+            try:
+                fences.append(self.begin(each.job_id, each.fence, each.attempt, each.runner_id))
+            except TakenError as error:
+                fences.append(str(error))
+        return fences
+
+    def report_many(self, results):
+        return [self.report(each) for each in results]
 
     def renew(self, leases):
         self._check()

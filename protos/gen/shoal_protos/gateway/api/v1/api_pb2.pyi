@@ -267,6 +267,68 @@ class SubmitResponse(google.protobuf.message.Message):
 global___SubmitResponse = SubmitResponse
 
 @typing.final
+class SubmitManyRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: builtins.int
+    @property
+    def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SubmitRequest]:
+        """1 to 1000; no owner and key twice."""
+
+    def __init__(
+        self,
+        *,
+        requests: collections.abc.Iterable[global___SubmitRequest] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["requests", b"requests"]) -> None: ...
+
+global___SubmitManyRequest = SubmitManyRequest
+
+@typing.final
+class SubmitManyResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class Item(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        ID_FIELD_NUMBER: builtins.int
+        CREATED_FIELD_NUMBER: builtins.int
+        STATE_FIELD_NUMBER: builtins.int
+        ERROR_FIELD_NUMBER: builtins.int
+        id: builtins.str
+        """Empty when `error` is set."""
+        created: builtins.bool
+        """False when the key was known."""
+        state: shoal_protos.gateway.model.v1.job_pb2.State.ValueType
+        """The job's state after the call."""
+        error: builtins.str
+        """Why there is no job: its key stands for another request."""
+        def __init__(
+            self,
+            *,
+            id: builtins.str = ...,
+            created: builtins.bool = ...,
+            state: shoal_protos.gateway.model.v1.job_pb2.State.ValueType = ...,
+            error: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["created", b"created", "error", b"error", "id", b"id", "state", b"state"]) -> None: ...
+
+    ITEMS_FIELD_NUMBER: builtins.int
+    @property
+    def items(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SubmitManyResponse.Item]:
+        """In the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        items: collections.abc.Iterable[global___SubmitManyResponse.Item] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["items", b"items"]) -> None: ...
+
+global___SubmitManyResponse = SubmitManyResponse
+
+@typing.final
 class GetRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -352,17 +414,23 @@ class WatchRequest(google.protobuf.message.Message):
 
     JOB_ID_FIELD_NUMBER: builtins.int
     AFTER_FIELD_NUMBER: builtins.int
+    STATES_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """Empty: all jobs."""
     after: builtins.int
     """The last seq seen; 0 for the whole history, -1 for what comes from now on."""
+    @property
+    def states(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[shoal_protos.gateway.model.v1.job_pb2.State.ValueType]:
+        """Only entries into these states; empty: into any."""
+
     def __init__(
         self,
         *,
         job_id: builtins.str = ...,
         after: builtins.int = ...,
+        states: collections.abc.Iterable[shoal_protos.gateway.model.v1.job_pb2.State.ValueType] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["after", b"after", "job_id", b"job_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "job_id", b"job_id", "states", b"states"]) -> None: ...
 
 global___WatchRequest = WatchRequest
 

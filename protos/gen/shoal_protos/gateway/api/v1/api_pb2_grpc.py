@@ -49,6 +49,11 @@ class ApiStub(object):
                 request_serializer=shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.SubmitRequest.SerializeToString,
                 response_deserializer=shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.SubmitResponse.FromString,
                 _registered_method=True)
+        self.SubmitMany = channel.unary_unary(
+                '/shoal.gateway.api.v1.Api/SubmitMany',
+                request_serializer=shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.SubmitManyRequest.SerializeToString,
+                response_deserializer=shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.SubmitManyResponse.FromString,
+                _registered_method=True)
         self.Get = channel.unary_unary(
                 '/shoal.gateway.api.v1.Api/Get',
                 request_serializer=shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.GetRequest.SerializeToString,
@@ -112,6 +117,15 @@ class ApiServicer(object):
     def Submit(self, request, context):
         """Submits a job. The idempotency key is required: the same key with the same request gives the
         same job, with another request ALREADY_EXISTS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitMany(self, request, context):
+        """Submits many jobs at once, written down in one transaction. A request that can't be carried out
+        fails the whole call before anything is written, and is named: "requests[3].parameters[seconds]".
+        A key that stands for another request fails its own item alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,6 +204,11 @@ def add_ApiServicer_to_server(servicer, server):
                     servicer.Submit,
                     request_deserializer=shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.SubmitRequest.FromString,
                     response_serializer=shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.SubmitResponse.SerializeToString,
+            ),
+            'SubmitMany': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitMany,
+                    request_deserializer=shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.SubmitManyRequest.FromString,
+                    response_serializer=shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.SubmitManyResponse.SerializeToString,
             ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
@@ -313,6 +332,33 @@ class Api(object):
             '/shoal.gateway.api.v1.Api/Submit',
             shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.SubmitRequest.SerializeToString,
             shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.SubmitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitMany(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal.gateway.api.v1.Api/SubmitMany',
+            shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.SubmitManyRequest.SerializeToString,
+            shoal__protos_dot_gateway_dot_api_dot_v1_dot_api__pb2.SubmitManyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,15 @@ class ApiStub:
     same job, with another request ALREADY_EXISTS.
     """
 
+    SubmitMany: grpc.UnaryUnaryMultiCallable[
+        shoal_protos.gateway.api.v1.api_pb2.SubmitManyRequest,
+        shoal_protos.gateway.api.v1.api_pb2.SubmitManyResponse,
+    ]
+    """Submits many jobs at once, written down in one transaction. A request that can't be carried out
+    fails the whole call before anything is written, and is named: "requests[3].parameters[seconds]".
+    A key that stands for another request fails its own item alone.
+    """
+
     Get: grpc.UnaryUnaryMultiCallable[
         shoal_protos.gateway.api.v1.api_pb2.GetRequest,
         shoal_protos.gateway.api.v1.api_pb2.GetResponse,
@@ -112,6 +121,15 @@ class ApiAsyncStub:
     ]
     """Submits a job. The idempotency key is required: the same key with the same request gives the
     same job, with another request ALREADY_EXISTS.
+    """
+
+    SubmitMany: grpc.aio.UnaryUnaryMultiCallable[
+        shoal_protos.gateway.api.v1.api_pb2.SubmitManyRequest,
+        shoal_protos.gateway.api.v1.api_pb2.SubmitManyResponse,
+    ]
+    """Submits many jobs at once, written down in one transaction. A request that can't be carried out
+    fails the whole call before anything is written, and is named: "requests[3].parameters[seconds]".
+    A key that stands for another request fails its own item alone.
     """
 
     Get: grpc.aio.UnaryUnaryMultiCallable[
@@ -191,6 +209,17 @@ class ApiServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[shoal_protos.gateway.api.v1.api_pb2.SubmitResponse, collections.abc.Awaitable[shoal_protos.gateway.api.v1.api_pb2.SubmitResponse]]:
         """Submits a job. The idempotency key is required: the same key with the same request gives the
         same job, with another request ALREADY_EXISTS.
+        """
+
+    @abc.abstractmethod
+    def SubmitMany(
+        self,
+        request: shoal_protos.gateway.api.v1.api_pb2.SubmitManyRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_protos.gateway.api.v1.api_pb2.SubmitManyResponse, collections.abc.Awaitable[shoal_protos.gateway.api.v1.api_pb2.SubmitManyResponse]]:
+        """Submits many jobs at once, written down in one transaction. A request that can't be carried out
+        fails the whole call before anything is written, and is named: "requests[3].parameters[seconds]".
+        A key that stands for another request fails its own item alone.
         """
 
     @abc.abstractmethod

@@ -48,7 +48,7 @@ class StartResponse(google.protobuf.message.Message):
         DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
         VERDICT_UNSPECIFIED: StartResponse._Verdict.ValueType  # 0
         VERDICT_STARTED: StartResponse._Verdict.ValueType  # 1
-        """Begun and running under a supervisor of this host."""
+        """Begun, and running under a supervisor of this host or in the care of its worker pool."""
         VERDICT_FULL: StartResponse._Verdict.ValueType  # 2
         """No slot was free for this one; offer it elsewhere."""
         VERDICT_TAKEN: StartResponse._Verdict.ValueType  # 3
@@ -59,7 +59,7 @@ class StartResponse(google.protobuf.message.Message):
     class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper): ...
     VERDICT_UNSPECIFIED: StartResponse.Verdict.ValueType  # 0
     VERDICT_STARTED: StartResponse.Verdict.ValueType  # 1
-    """Begun and running under a supervisor of this host."""
+    """Begun, and running under a supervisor of this host or in the care of its worker pool."""
     VERDICT_FULL: StartResponse.Verdict.ValueType  # 2
     """No slot was free for this one; offer it elsewhere."""
     VERDICT_TAKEN: StartResponse.Verdict.ValueType  # 3
@@ -131,6 +131,7 @@ class StatusResponse(google.protobuf.message.Message):
         attempt: builtins.int
         runner_id: builtins.str
         supervisor_pid: builtins.int
+        """Of a function: its worker's process, 0 while it waits for one."""
         seconds: builtins.float
         def __init__(
             self,

@@ -51,7 +51,7 @@ class AppManagerServicer(object):
 
     def Start(self, request, context):
         """Offers jobs. A short call: it answers once each accepted job has been begun at the registry
-        and its supervisor started. A repeated or duplicated offer can't run an attempt twice, because
+        and its supervisor started, or, of a function, once it waits for a worker or is with one. A repeated or duplicated offer can't run an attempt twice, because
         the registry's Begin lets only one runner through; so it is safe to retry elsewhere.
         RESOURCE_EXHAUSTED, refused before anything was done, when no slot is free.
         """

@@ -24,7 +24,7 @@ class AppManagerStub:
         shoal_protos.gateway.appmanager.v1.appmanager_pb2.StartResponse,
     ]
     """Offers jobs. A short call: it answers once each accepted job has been begun at the registry
-    and its supervisor started. A repeated or duplicated offer can't run an attempt twice, because
+    and its supervisor started, or, of a function, once it waits for a worker or is with one. A repeated or duplicated offer can't run an attempt twice, because
     the registry's Begin lets only one runner through; so it is safe to retry elsewhere.
     RESOURCE_EXHAUSTED, refused before anything was done, when no slot is free.
     """
@@ -41,7 +41,7 @@ class AppManagerAsyncStub:
         shoal_protos.gateway.appmanager.v1.appmanager_pb2.StartResponse,
     ]
     """Offers jobs. A short call: it answers once each accepted job has been begun at the registry
-    and its supervisor started. A repeated or duplicated offer can't run an attempt twice, because
+    and its supervisor started, or, of a function, once it waits for a worker or is with one. A repeated or duplicated offer can't run an attempt twice, because
     the registry's Begin lets only one runner through; so it is safe to retry elsewhere.
     RESOURCE_EXHAUSTED, refused before anything was done, when no slot is free.
     """
@@ -60,7 +60,7 @@ class AppManagerServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[shoal_protos.gateway.appmanager.v1.appmanager_pb2.StartResponse, collections.abc.Awaitable[shoal_protos.gateway.appmanager.v1.appmanager_pb2.StartResponse]]:
         """Offers jobs. A short call: it answers once each accepted job has been begun at the registry
-        and its supervisor started. A repeated or duplicated offer can't run an attempt twice, because
+        and its supervisor started, or, of a function, once it waits for a worker or is with one. A repeated or duplicated offer can't run an attempt twice, because
         the registry's Begin lets only one runner through; so it is safe to retry elsewhere.
         RESOURCE_EXHAUSTED, refused before anything was done, when no slot is free.
         """

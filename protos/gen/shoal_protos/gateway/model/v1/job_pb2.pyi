@@ -172,6 +172,7 @@ class JobSpec(google.protobuf.message.Message):
     RETRYABLE_EXIT_CODES_FIELD_NUMBER: builtins.int
     MAX_FAILURES_FIELD_NUMBER: builtins.int
     DEADLINE_FIELD_NUMBER: builtins.int
+    FUNCTION_FIELD_NUMBER: builtins.int
     application: builtins.str
     """"name@version" as in the catalogue."""
     flavor: builtins.str
@@ -180,15 +181,23 @@ class JobSpec(google.protobuf.message.Message):
     """Bound on starts, counted over lost leases too. 0 asks for the gateway's default."""
     max_failures: builtins.int
     """How often a retryable exit code may do so."""
+    function: builtins.str
+    """"module:function" of a Python function in the application's directory, called in a warm worker
+    process of the flavor's interpreter. What it returns becomes the output "result.json", if
+    `outputs` names that.
+    """
     @property
     def command(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The command, one argument an entry, never a shell. "{python}" stands for the flavor's
         interpreter and "{app}" for the application's directory on the host; both are filled in there.
+        Empty when `function` is set: a job has one of the two.
         """
 
     @property
     def parameters(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """Parameters as submitted, for display and search; already filled into `command`."""
+        """Parameters as submitted, for display and search; already filled into `command`. A function gets
+        them as keyword arguments, each a string.
+        """
 
     @property
     def inputs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___FileRef]:
@@ -222,9 +231,10 @@ class JobSpec(google.protobuf.message.Message):
         retryable_exit_codes: collections.abc.Iterable[builtins.int] | None = ...,
         max_failures: builtins.int = ...,
         deadline: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        function: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["deadline", b"deadline", "resources", b"resources"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["application", b"application", "command", b"command", "deadline", b"deadline", "flavor", b"flavor", "inputs", b"inputs", "max_attempts", b"max_attempts", "max_failures", b"max_failures", "outputs", b"outputs", "parameters", b"parameters", "resources", b"resources", "retryable_exit_codes", b"retryable_exit_codes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["application", b"application", "command", b"command", "deadline", b"deadline", "flavor", b"flavor", "function", b"function", "inputs", b"inputs", "max_attempts", b"max_attempts", "max_failures", b"max_failures", "outputs", b"outputs", "parameters", b"parameters", "resources", b"resources", "retryable_exit_codes", b"retryable_exit_codes"]) -> None: ...
 
 global___JobSpec = JobSpec
 

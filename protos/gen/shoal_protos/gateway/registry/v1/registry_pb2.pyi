@@ -75,6 +75,68 @@ class CreateJobResponse(google.protobuf.message.Message):
 global___CreateJobResponse = CreateJobResponse
 
 @typing.final
+class CreateJobsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOBS_FIELD_NUMBER: builtins.int
+    @property
+    def jobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CreateJobRequest]:
+        """At most 1000; no owner and key twice."""
+
+    def __init__(
+        self,
+        *,
+        jobs: collections.abc.Iterable[global___CreateJobRequest] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["jobs", b"jobs"]) -> None: ...
+
+global___CreateJobsRequest = CreateJobsRequest
+
+@typing.final
+class CreateJobsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class Item(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        ID_FIELD_NUMBER: builtins.int
+        CREATED_FIELD_NUMBER: builtins.int
+        STATE_FIELD_NUMBER: builtins.int
+        ERROR_FIELD_NUMBER: builtins.int
+        id: builtins.str
+        """Empty when `error` is set."""
+        created: builtins.bool
+        """False when the key was known and this is the job from then."""
+        state: shoal_protos.gateway.model.v1.job_pb2.State.ValueType
+        """The job's state after the call."""
+        error: builtins.str
+        """Why nothing was written for this one: its key stands for another request."""
+        def __init__(
+            self,
+            *,
+            id: builtins.str = ...,
+            created: builtins.bool = ...,
+            state: shoal_protos.gateway.model.v1.job_pb2.State.ValueType = ...,
+            error: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["created", b"created", "error", b"error", "id", b"id", "state", b"state"]) -> None: ...
+
+    ITEMS_FIELD_NUMBER: builtins.int
+    @property
+    def items(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CreateJobsResponse.Item]:
+        """In the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        items: collections.abc.Iterable[global___CreateJobsResponse.Item] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["items", b"items"]) -> None: ...
+
+global___CreateJobsResponse = CreateJobsResponse
+
+@typing.final
 class GetJobRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -419,6 +481,96 @@ class BeginResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["fence", b"fence"]) -> None: ...
 
 global___BeginResponse = BeginResponse
+
+@typing.final
+class BeginManyRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class Item(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        CLAIM_FIELD_NUMBER: builtins.int
+        ATTEMPT_FIELD_NUMBER: builtins.int
+        RUNNER_ID_FIELD_NUMBER: builtins.int
+        attempt: builtins.int
+        runner_id: builtins.str
+        """A UUID, made by the manager for this start."""
+        @property
+        def claim(self) -> global___Claim: ...
+        def __init__(
+            self,
+            *,
+            claim: global___Claim | None = ...,
+            attempt: builtins.int = ...,
+            runner_id: builtins.str = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["claim", b"claim"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "claim", b"claim", "runner_id", b"runner_id"]) -> None: ...
+
+    ITEMS_FIELD_NUMBER: builtins.int
+    MANAGER_ID_FIELD_NUMBER: builtins.int
+    HOST_FIELD_NUMBER: builtins.int
+    LEASE_FIELD_NUMBER: builtins.int
+    manager_id: builtins.str
+    host: builtins.str
+    @property
+    def items(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BeginManyRequest.Item]:
+        """At most 1000; no job twice."""
+
+    @property
+    def lease(self) -> google.protobuf.duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        items: collections.abc.Iterable[global___BeginManyRequest.Item] | None = ...,
+        manager_id: builtins.str = ...,
+        host: builtins.str = ...,
+        lease: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["lease", b"lease"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["host", b"host", "items", b"items", "lease", b"lease", "manager_id", b"manager_id"]) -> None: ...
+
+global___BeginManyRequest = BeginManyRequest
+
+@typing.final
+class BeginManyResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class Item(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        JOB_ID_FIELD_NUMBER: builtins.int
+        FENCE_FIELD_NUMBER: builtins.int
+        REASON_FIELD_NUMBER: builtins.int
+        job_id: builtins.str
+        fence: builtins.int
+        """The fence that this runner must send from now on; 0 when it was refused and must drop the job."""
+        reason: builtins.str
+        """Why it was refused."""
+        def __init__(
+            self,
+            *,
+            job_id: builtins.str = ...,
+            fence: builtins.int = ...,
+            reason: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["fence", b"fence", "job_id", b"job_id", "reason", b"reason"]) -> None: ...
+
+    ITEMS_FIELD_NUMBER: builtins.int
+    @property
+    def items(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BeginManyResponse.Item]:
+        """In the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        items: collections.abc.Iterable[global___BeginManyResponse.Item] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["items", b"items"]) -> None: ...
+
+global___BeginManyResponse = BeginManyResponse
 
 @typing.final
 class RenewRequest(google.protobuf.message.Message):

@@ -39,6 +39,11 @@ class RegistryStub(object):
                 request_serializer=shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.CreateJobRequest.SerializeToString,
                 response_deserializer=shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.CreateJobResponse.FromString,
                 _registered_method=True)
+        self.CreateJobs = channel.unary_unary(
+                '/shoal.gateway.registry.v1.Registry/CreateJobs',
+                request_serializer=shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.CreateJobsRequest.SerializeToString,
+                response_deserializer=shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.CreateJobsResponse.FromString,
+                _registered_method=True)
         self.GetJob = channel.unary_unary(
                 '/shoal.gateway.registry.v1.Registry/GetJob',
                 request_serializer=shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.GetJobRequest.SerializeToString,
@@ -74,6 +79,11 @@ class RegistryStub(object):
                 request_serializer=shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.BeginRequest.SerializeToString,
                 response_deserializer=shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.BeginResponse.FromString,
                 _registered_method=True)
+        self.BeginMany = channel.unary_unary(
+                '/shoal.gateway.registry.v1.Registry/BeginMany',
+                request_serializer=shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.BeginManyRequest.SerializeToString,
+                response_deserializer=shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.BeginManyResponse.FromString,
+                _registered_method=True)
         self.Renew = channel.unary_unary(
                 '/shoal.gateway.registry.v1.Registry/Renew',
                 request_serializer=shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.RenewRequest.SerializeToString,
@@ -102,6 +112,13 @@ class RegistryServicer(object):
     def CreateJob(self, request, context):
         """Writes a job down and queues it. The same owner and idempotency key with the same fingerprint
         gives the same job; with another one ALREADY_EXISTS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateJobs(self, request, context):
+        """CreateJob for many at once, in one transaction; each item has its own answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -161,6 +178,13 @@ class RegistryServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BeginMany(self, request, context):
+        """Begin for many at once, in one transaction: a compare-and-set for each, each with its answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Renew(self, request, context):
         """Runners renew their leases and learn which are lost or to be cancelled.
         """
@@ -198,6 +222,11 @@ def add_RegistryServicer_to_server(servicer, server):
                     request_deserializer=shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.CreateJobRequest.FromString,
                     response_serializer=shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.CreateJobResponse.SerializeToString,
             ),
+            'CreateJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateJobs,
+                    request_deserializer=shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.CreateJobsRequest.FromString,
+                    response_serializer=shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.CreateJobsResponse.SerializeToString,
+            ),
             'GetJob': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJob,
                     request_deserializer=shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.GetJobRequest.FromString,
@@ -232,6 +261,11 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.Begin,
                     request_deserializer=shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.BeginRequest.FromString,
                     response_serializer=shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.BeginResponse.SerializeToString,
+            ),
+            'BeginMany': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginMany,
+                    request_deserializer=shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.BeginManyRequest.FromString,
+                    response_serializer=shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.BeginManyResponse.SerializeToString,
             ),
             'Renew': grpc.unary_unary_rpc_method_handler(
                     servicer.Renew,
@@ -281,6 +315,33 @@ class Registry(object):
             '/shoal.gateway.registry.v1.Registry/CreateJob',
             shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.CreateJobRequest.SerializeToString,
             shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.CreateJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal.gateway.registry.v1.Registry/CreateJobs',
+            shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.CreateJobsRequest.SerializeToString,
+            shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.CreateJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -470,6 +531,33 @@ class Registry(object):
             '/shoal.gateway.registry.v1.Registry/Begin',
             shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.BeginRequest.SerializeToString,
             shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.BeginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginMany(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal.gateway.registry.v1.Registry/BeginMany',
+            shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.BeginManyRequest.SerializeToString,
+            shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2.BeginManyResponse.FromString,
             options,
             channel_credentials,
             insecure,

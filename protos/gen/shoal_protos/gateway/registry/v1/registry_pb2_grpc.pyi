@@ -27,6 +27,12 @@ class RegistryStub:
     gives the same job; with another one ALREADY_EXISTS.
     """
 
+    CreateJobs: grpc.UnaryUnaryMultiCallable[
+        shoal_protos.gateway.registry.v1.registry_pb2.CreateJobsRequest,
+        shoal_protos.gateway.registry.v1.registry_pb2.CreateJobsResponse,
+    ]
+    """CreateJob for many at once, in one transaction; each item has its own answer."""
+
     GetJob: grpc.UnaryUnaryMultiCallable[
         shoal_protos.gateway.registry.v1.registry_pb2.GetJobRequest,
         shoal_protos.gateway.registry.v1.registry_pb2.GetJobResponse,
@@ -77,6 +83,12 @@ class RegistryStub:
     again gets the same answer.
     """
 
+    BeginMany: grpc.UnaryUnaryMultiCallable[
+        shoal_protos.gateway.registry.v1.registry_pb2.BeginManyRequest,
+        shoal_protos.gateway.registry.v1.registry_pb2.BeginManyResponse,
+    ]
+    """Begin for many at once, in one transaction: a compare-and-set for each, each with its answer."""
+
     Renew: grpc.UnaryUnaryMultiCallable[
         shoal_protos.gateway.registry.v1.registry_pb2.RenewRequest,
         shoal_protos.gateway.registry.v1.registry_pb2.RenewResponse,
@@ -111,6 +123,12 @@ class RegistryAsyncStub:
     """Writes a job down and queues it. The same owner and idempotency key with the same fingerprint
     gives the same job; with another one ALREADY_EXISTS.
     """
+
+    CreateJobs: grpc.aio.UnaryUnaryMultiCallable[
+        shoal_protos.gateway.registry.v1.registry_pb2.CreateJobsRequest,
+        shoal_protos.gateway.registry.v1.registry_pb2.CreateJobsResponse,
+    ]
+    """CreateJob for many at once, in one transaction; each item has its own answer."""
 
     GetJob: grpc.aio.UnaryUnaryMultiCallable[
         shoal_protos.gateway.registry.v1.registry_pb2.GetJobRequest,
@@ -162,6 +180,12 @@ class RegistryAsyncStub:
     again gets the same answer.
     """
 
+    BeginMany: grpc.aio.UnaryUnaryMultiCallable[
+        shoal_protos.gateway.registry.v1.registry_pb2.BeginManyRequest,
+        shoal_protos.gateway.registry.v1.registry_pb2.BeginManyResponse,
+    ]
+    """Begin for many at once, in one transaction: a compare-and-set for each, each with its answer."""
+
     Renew: grpc.aio.UnaryUnaryMultiCallable[
         shoal_protos.gateway.registry.v1.registry_pb2.RenewRequest,
         shoal_protos.gateway.registry.v1.registry_pb2.RenewResponse,
@@ -198,6 +222,14 @@ class RegistryServicer(metaclass=abc.ABCMeta):
         """Writes a job down and queues it. The same owner and idempotency key with the same fingerprint
         gives the same job; with another one ALREADY_EXISTS.
         """
+
+    @abc.abstractmethod
+    def CreateJobs(
+        self,
+        request: shoal_protos.gateway.registry.v1.registry_pb2.CreateJobsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_protos.gateway.registry.v1.registry_pb2.CreateJobsResponse, collections.abc.Awaitable[shoal_protos.gateway.registry.v1.registry_pb2.CreateJobsResponse]]:
+        """CreateJob for many at once, in one transaction; each item has its own answer."""
 
     @abc.abstractmethod
     def GetJob(
@@ -262,6 +294,14 @@ class RegistryServicer(metaclass=abc.ABCMeta):
         FAILED_PRECONDITION for any other runner, which must then drop the job. The same runner asking
         again gets the same answer.
         """
+
+    @abc.abstractmethod
+    def BeginMany(
+        self,
+        request: shoal_protos.gateway.registry.v1.registry_pb2.BeginManyRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_protos.gateway.registry.v1.registry_pb2.BeginManyResponse, collections.abc.Awaitable[shoal_protos.gateway.registry.v1.registry_pb2.BeginManyResponse]]:
+        """Begin for many at once, in one transaction: a compare-and-set for each, each with its answer."""
 
     @abc.abstractmethod
     def Renew(

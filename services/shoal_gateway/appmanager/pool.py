@@ -1,0 +1,486 @@
+"""Warm workers for functions: calls wait here, are made, and go on to their report.
+
+One thread owns the workers. Other threads hand it calls, and tell it to look by a descriptor that
+it polls together with the workers' sockets. What takes time (inputs, outputs, logs, the dead) is
+done on a few threads beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import select
+import shutil
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from shoal_gateway.appmanager import endings, supervisor, survivors, worker
+from shoal_gateway.appmanager.calls import Call
+from shoal_gateway.appmanager.endings import Files
+from shoal_gateway.appmanager.ledger import Ledger
+from shoal_gateway.appmanager.offers import Answer, Offer
+from shoal_gateway.appmanager.ports import Beginning, Registry, RegistryAwayError, Result
+from shoal_gateway.appmanager.prefetch import Prefetch
+from shoal_gateway.appmanager.reporter import Reporter
+from shoal_gateway.appmanager.workers import Worker
+from shoal_gateway.objectstore import ObjectStore
+
+logger = logging.getLogger(__name__)
+
+# Seconds between looks at limits and logs of what runs.
+LOOK = 0.25
+# Seconds that a call waits for a worker before another manager gets it.
+PATIENCE = 5.0
+# Seconds until a worker that could not start is tried again.
+AGAIN = 1.0
+# Seconds that calls have to end when the manager leaves, and reports to get through.
+GRACE = 5.0
+
+LEAVES = "its manager leaves"
+# Environment variable that workers and what they start are born with: the pool's directory.
+POOL_MARK = "SHOAL_POOL"
+
+
+class Pool:
+    """Calls functions for one manager.
+
+    Args:
+        registry: Where attempts are begun and reported.
+        objects: Where inputs come from, and outputs and logs go.
+        root: The host's own directory.
+        place: Where workers have theirs; this manager's own.
+        slots: Workers.
+        python: The flavor's interpreter.
+        environment: Of workers.
+        commands: How many slots commands take now.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        objects: ObjectStore,
+        *,
+        root: Path,
+        place: Path,
+        slots: int,
+        python: str,
+        environment: Mapping[str, str],
+        commands: Callable[[], int],
+    ) -> None:
+        self._registry = registry
+        self._stopped = threading.Event()
+        self._files = Files(objects, self._stopped)
+        self._root = root
+        self._place = place
+        self._slots = slots
+        self._python = python
+        self._environment = {**environment, POOL_MARK: str(place)}
+        self._commands = commands
+        self._ledger = Ledger(root / "ledger.jsonl")
+        self._prefetch = Prefetch(slots)
+        self._reporter = Reporter(registry, self._ledger, self._reported)
+        self._lock = threading.RLock()
+        # All until they are reported, and of those what has not ended: it takes a place.
+        self._calls: dict[str, Call] = {}
+        self._open: set[str] = set()
+        self._queue: deque[Call] = deque()
+        # What other threads want done on the pool's.
+        self._errands: deque[Callable[[], None]] = deque()
+        self._awake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll = select.epoll()
+        self._workers: dict[int, Worker] = {}
+        self._numbers = itertools.count(1)
+        self._spawn_after = 0.0
+        self._looked = 0.0
+        self._leaving = False
+        self._emptied = threading.Event()
+        self._ended = False
+        self._helpers = ThreadPoolExecutor(max(2, slots), thread_name_prefix="call files")
+        self._threads: list[threading.Thread] = []
+
+    def open(self, vital: Callable[[Callable[[], None]], None]) -> None:
+        """Starts the workers.
+
+        Args:
+            vital: Runs what the manager can't be without.
+        """
+        bury_others(self._place.parent)
+        self._poll.register(self._awake, select.EPOLLIN)
+        self._threads = [
+            threading.Thread(target=vital, args=[work], name=name, daemon=True)
+            for name, work in (("pool", self._run), ("call reports", self._reporter.run))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Gives back what waits, lets what runs come to its end for a moment, and ends."""
+        self._errand(self._leave)
+        self._emptied.wait(GRACE)
+        self._errand(self._end)
+        pool, reports = self._threads
+        pool.join()
+        self._stopped.set()
+        self._helpers.shutdown()
+        self._reporter.close()
+        reports.join(GRACE)
+        with self._lock:
+            os.close(self._awake)
+            self._awake = -1
+        self._poll.close()
+        self._ledger.close()
+        shutil.rmtree(self._place, ignore_errors=True)
+
+    @property
+    def busy(self) -> int:
+        """Calls that run or wait."""
+        return len(self._open)
+
+    def calls(self) -> list[Call]:
+        """Calls that were begun and are not reported."""
+        with self._lock:
+            return [call for call in self._calls.values() if call.fence]
+
+    def wake(self) -> None:
+        """Looks now: a slot may have become free, or a call is to be ended."""
+        with self._lock:
+            if self._awake >= 0:
+                os.eventfd_write(self._awake, 1)
+
+    def room(self, offer: Offer) -> bool:
+        """Whether an offer may be taken now."""
+        free = self._slots - self._commands() - len(self._open)
+        return not self._leaving and (free > 0 or self._prefetch.room(offer.application))
+
+    def start(self, offers: Sequence[tuple[Offer, Path]]) -> list[Answer]:
+        """Takes what there is room for, with their applications' directories."""
+        answers: dict[str, Answer] = {}
+        taken: list[Call] = []
+        with self._lock:
+            for offer, application in offers:
+                if not self.room(offer):
+                    said = f"all {self._slots} workers have enough to do"
+                    answers[offer.job_id] = Answer(offer.job_id, "full", said)
+                    continue
+                call = Call(offer, application, self._ledger.path)
+                self._calls[call.runner_id] = call
+                self._open.add(call.runner_id)
+                self._prefetch.add(call.runner_id, offer.application)
+                taken.append(call)
+        answers |= self._begin(taken)
+        return [answers[offer.job_id] for offer, _ in offers]
+
+    def _begin(self, calls: Sequence[Call]) -> dict[str, Answer]:
+        if not calls:
+            return {}
+        beginnings = [
+            Beginning(call.offer.job_id, call.offer.fence, call.offer.attempt, call.runner_id)
+            for call in calls
+        ]
+        answers, begun = {}, []
+        try:
+            fences = self._registry.begin_many(beginnings)
+        except RegistryAwayError as error:
+            # If it did begin some, nobody renews their leases, and they are queued again.
+            for call in calls:
+                self._forget(call)
+            said = f"the registry is away: {error}"
+            return {each.job_id: Answer(each.job_id, "unable", said) for each in beginnings}
+        except BaseException:
+            for call in calls:
+                self._forget(call)
+            raise
+        for call, fence in zip(calls, fences, strict=True):
+            if isinstance(fence, str):
+                self._forget(call)
+                answers[call.offer.job_id] = Answer(call.offer.job_id, "taken", fence)
+                continue
+            call.fence = fence
+            begun.append(call)
+            answers[call.offer.job_id] = Answer(call.offer.job_id, "started")
+        with self._lock:
+            self._queue.extend(begun)
+        self.wake()
+        return answers
+
+    # What follows runs on the pool's thread, unless it says otherwise.
+
+    def _run(self) -> None:
+        while not self._ended:
+            for descriptor, _ in self._poll.poll(LOOK):
+                if descriptor == self._awake:
+                    os.eventfd_read(self._awake)
+                elif (found := self._workers.get(descriptor)) is not None:
+                    self._hear(found, ended=descriptor == found.end)
+            while self._errands:
+                self._errands.popleft()()
+            now = time.monotonic()
+            if now - self._looked >= LOOK:
+                self._looked = now
+                self._look(now)
+            self._spawn(now)
+            self._dispatch(now)
+            if self._leaving and not self._open:
+                self._emptied.set()
+        for each in self._all():
+            each.kill(LEAVES)
+            self._remove(each)
+
+    def _all(self) -> list[Worker]:
+        return list(dict.fromkeys(self._workers.values()))
+
+    def _spawn(self, now: float) -> None:
+        """Workers for all slots; where they can't start, one try at a time."""
+        while len(self._all()) < self._slots and now >= self._spawn_after and not self._leaving:
+            directory = self._place / str(next(self._numbers))
+            try:
+                made = Worker(self._python, directory, self._environment)
+            except OSError as error:
+                logger.warning("a worker could not be started, trying again: %s", error)
+                self._spawn_after = now + AGAIN
+                return
+            for descriptor in (made.fileno(), made.end):
+                self._workers[descriptor] = made
+                self._poll.register(descriptor, select.EPOLLIN)
+
+    def _hear(self, speaker: Worker, *, ended: bool) -> None:
+        """What a worker says; the last words of one that has ended come first."""
+        answers, silent = speaker.hear()
+        for answer in answers:
+            if answer.get("ready"):
+                speaker.ready = True
+            elif speaker.call is not None and not speaker.call.ended:
+                self._answered(speaker, speaker.call, answer)
+        # The socket of one that has ended may be held open by a process that it left.
+        if ended or silent:
+            self._died(speaker)
+
+    def _answered(self, speaker: Worker, call: Call, answer: Mapping[str, Any]) -> None:
+        """A call came back. Its worker is free at once, unless something is to be fetched."""
+        now = time.monotonic()
+        code = int(answer["code"])
+        self._ledger.write([{**call.who, **endings.line(speaker.pid, code, supervisor.EXITED)}])
+        if call.called is not None:
+            with self._lock:
+                self._prefetch.ended(call.offer.application, now - call.called)
+        self._close_call(call)
+        if answer["left"] or call.offer.outputs or call.offer.inputs or call.cancelled:
+            self._help(self._fetch, speaker, call, code, str(answer["reason"]), answer["retire"])
+            return
+        speaker.call = None
+        self._reporter.put(call, endings.of_code(call, code, str(answer["reason"])))
+        if answer["retire"]:
+            speaker.kill("something of a call goes on in it")
+
+    def _fetch(self, speaker: Worker, call: Call, code: int, reason: str, retire: bool) -> None:
+        """Stores what a call has left, then frees its worker. On a helper's thread."""
+        try:
+            result = self._files.stored(call, speaker.directory, code, reason)
+            if result is not None:
+                self._reporter.put(call, result)
+            else:
+                self._reported(call)
+            if not retire:
+                worker.clear(speaker.directory)
+        except OSError as error:
+            logger.warning("%r has no clean place any more: %s", speaker, error)
+            retire = True
+        self._errand(lambda: self._freed(speaker, retire))
+
+    def _freed(self, speaker: Worker, retire: bool) -> None:
+        speaker.call = None
+        if speaker.fileno() < 0:
+            shutil.rmtree(speaker.directory, ignore_errors=True)
+        elif retire:
+            speaker.kill("something of a call goes on in it")
+
+    def _died(self, dead: Worker) -> None:
+        code = self._remove(dead)
+        call = dead.call
+        if not dead.ready and not dead.doomed:
+            logger.warning("a worker can't start: %s", dead.last_words() or f"exit code {code}")
+            self._spawn_after = time.monotonic() + AGAIN
+        if call is None:
+            shutil.rmtree(dead.directory, ignore_errors=True)
+        elif not call.ended:
+            cause, result = endings.of_death(call, dead.doomed, code)
+            self._ledger.write([{**call.who, **endings.line(dead.pid, code, cause)}])
+            logger.info("%r ended with its worker: %s", call, cause)
+            self._close_call(call)
+            self._help(self._bury, dead, call, result)
+
+    def _bury(self, dead: Worker, call: Call, result: Result | None) -> None:
+        """Sees to what is left of a call whose worker died. On a helper's thread."""
+        self._files.last_logs(call, dead.directory)
+        shutil.rmtree(dead.directory, ignore_errors=True)
+        if result is None:
+            self._reported(call)
+        else:
+            self._reporter.put(call, result)
+
+    def _remove(self, gone: Worker) -> int:
+        for descriptor in (gone.fileno(), gone.end):
+            del self._workers[descriptor]
+            self._poll.unregister(descriptor)
+        return gone.bury()
+
+    def _look(self, now: float) -> None:
+        """Limits, wishes and logs of what runs; patience of what waits."""
+        for each in self._all():
+            call = each.call
+            if call is None or call.ended:
+                continue
+            why = endings.must_end(call, now)
+            if why:
+                each.kill(why)
+            elif call.called is not None and now - call.called > LOOK:
+                self._help(self._files.logs_so_far, call, each.directory)
+        with self._lock:
+            waiting = list(self._queue)
+        for call in waiting:
+            if call.cancelled or call.lost:
+                self._drop(call, endings.unmade(call))
+            elif now - call.since > PATIENCE:
+                self._drop(call, endings.given_back(call, f"no worker for {PATIENCE:g} s"))
+
+    def _dispatch(self, now: float) -> None:
+        """Gives calls to workers that have nothing to do, each noted before it is made."""
+        idle = [each for each in self._all() if each.ready and not each.doomed]
+        running = sum(each.call is not None for each in idle)
+        given: list[tuple[Worker, Call]] = []
+        for each in idle:
+            if each.call is not None:
+                continue
+            if not self._queue or running + len(given) >= self._slots - self._commands():
+                break
+            call = self._next()
+            if call is None:
+                break
+            each.call, call.called, call.pid = call, now, each.pid
+            given.append((each, call))
+        self._ledger.write({**call.who, "event": "start", "pid": each.pid} for each, call in given)
+        for each, call in given:
+            if call.offer.inputs:
+                self._help(self._prepare, each, call)
+            else:
+                each.send(call.message())
+
+    def _next(self) -> Call | None:
+        """The call that waits longest and is still wanted."""
+        while True:
+            with self._lock:
+                if not self._queue:
+                    return None
+                call = self._queue.popleft()
+                self._prefetch.remove(call.runner_id)
+            if not (call.cancelled or call.lost):
+                return call
+            self._close_call(call)
+            self._settle(call, endings.unmade(call))
+
+    def _prepare(self, each: Worker, call: Call) -> None:
+        """Fetches inputs, then hands the call over. On a helper's thread."""
+        failure = self._files.fetched(call, each.directory)
+        if not failure:
+            self._errand(lambda: each.send(call.message()))
+            return
+
+        def give_back() -> None:
+            if not call.ended:
+                line = endings.line(each.pid, 0, supervisor.KILLED)
+                self._ledger.write([{**call.who, **line}])
+                self._close_call(call)
+                self._settle(call, endings.given_back(call, failure))
+                each.kill(failure)
+
+        self._errand(give_back)
+
+    def _drop(self, call: Call, result: Result | None) -> None:
+        with self._lock:
+            try:
+                self._queue.remove(call)
+            except ValueError:
+                return
+        self._close_call(call)
+        self._settle(call, result)
+
+    def _leave(self) -> None:
+        self._leaving = True
+        with self._lock:
+            waiting = list(self._queue)
+        for call in waiting:
+            self._drop(call, endings.given_back(call, LEAVES))
+
+    def _end(self) -> None:
+        for each in self._all():
+            if each.call is not None and not each.call.ended:
+                each.kill(LEAVES)
+                self._died(each)
+        self._ended = True
+
+    # From any thread.
+
+    def _settle(self, call: Call, result: Result | None) -> None:
+        if result is None:
+            self._reported(call)
+        else:
+            self._reporter.put(call, result)
+
+    def _close_call(self, call: Call) -> None:
+        """It takes no place any more."""
+        call.ended = True
+        with self._lock:
+            self._prefetch.remove(call.runner_id)
+            self._open.discard(call.runner_id)
+
+    def _forget(self, call: Call) -> None:
+        with self._lock:
+            self._close_call(call)
+            self._calls.pop(call.runner_id, None)
+
+    def _reported(self, call: Call) -> None:
+        with self._lock:
+            self._calls.pop(call.runner_id, None)
+
+    def _errand(self, work: Callable[[], None]) -> None:
+        self._errands.append(work)
+        self.wake()
+
+    def _help(self, work: Callable[..., None], *arguments: Any) -> None:
+        self._helpers.submit(self._helped, work, *arguments)
+
+    def _helped(self, work: Callable[..., None], *arguments: Any) -> None:
+        try:
+            work(*arguments)
+        except Exception:
+            # In a pool nobody would hear of it; the call's lease is renewed until someone looks.
+            logger.exception("%s of %r failed", work.__name__, arguments)
+
+
+def place_of(root: Path, flavor: str) -> Path:
+    """Where the workers of this process have their directories."""
+    pid = os.getpid()
+    return root / "pool" / flavor / f"{pid}.{supervisor.start_ticks(pid)}"
+
+
+def bury_others(parent: Path) -> None:
+    """Ends what is left of the pools of managers that have ended, and clears it away.
+
+    Their workers ended with them; what functions had started may not have.
+    """
+    for place in sorted(parent.iterdir()) if parent.is_dir() else []:
+        pid, _, started = place.name.partition(".")
+        if pid.isdigit() and str(supervisor.start_ticks(int(pid))) == started:
+            continue
+        for orphan in survivors.marked(str(place), POOL_MARK):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(orphan, signal.SIGKILL)
+        shutil.rmtree(place, ignore_errors=True)

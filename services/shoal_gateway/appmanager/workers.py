@@ -1,0 +1,134 @@
+"""A worker's process as its manager holds it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shoal_gateway.appmanager import supervisor, worker
+from shoal_gateway.appmanager.calls import Call
+
+PROGRAM = Path(worker.__file__)
+# Bytes of answers read at once; an answer is some hundred long.
+CHUNK = 1 << 16
+# For a call's parameters, so that sending one never waits for its worker.
+SEND_BUFFER = 1 << 19
+
+
+class Worker:
+    """One process, its socket and its directory. Used by one thread.
+
+    The process ends with the thread that made it, and so with the manager.
+
+    Args:
+        python: The flavor's interpreter.
+        directory: Its own; made anew.
+        environment: The whole environment.
+
+    Attributes:
+        call: What it is busy with, until that is seen to; None while it is idle.
+        ready: Whether it has said so.
+        doomed: Why it was killed here; empty when it was not.
+        end: A descriptor that is readable when it has ended.
+    """
+
+    def __init__(self, python: str, directory: Path, environment: Mapping[str, str]) -> None:
+        self.directory = directory
+        self.call: Call | None = None
+        self.ready = False
+        self.doomed = ""
+        self._heard = bytearray()
+        shutil.rmtree(directory, ignore_errors=True)
+        (directory / "work").mkdir(parents=True)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+            try:
+                with (directory / "worker.log").open("ab") as log:
+                    self._process = subprocess.Popen(
+                        [
+                            *(python, "-I", str(PROGRAM)),
+                            *(str(theirs.fileno()), str(directory), str(os.getpid())),
+                        ],
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        env={**environment, "HOME": str(directory / "work")},
+                        cwd=directory,
+                        pass_fds=[theirs.fileno()],
+                        start_new_session=True,
+                    )
+            except BaseException:
+                ours.close()
+                raise
+        self._link = ours
+        self.end = os.pidfd_open(self.pid)
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.pid} {self.call!r}>"
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    def fileno(self) -> int:
+        """Readable when it has said something; -1 when it is buried."""
+        return self._link.fileno()
+
+    def send(self, message: bytes) -> None:
+        """Hands it a call; that it has ended is found out otherwise."""
+        with contextlib.suppress(OSError):
+            self._link.sendall(message)
+
+    def hear(self) -> tuple[list[dict[str, Any]], bool]:
+        """What it has said since, and whether it can say no more."""
+        try:
+            chunk = self._link.recv(CHUNK, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return [], False
+        except ConnectionResetError:
+            chunk = b""
+        if not chunk:
+            return [], True
+        self._heard += chunk
+        *lines, rest = self._heard.split(b"\n")
+        self._heard = bytearray(rest)
+        return [json.loads(line) for line in lines], False
+
+    def kill(self, why: str) -> None:
+        """Kills it and all below it; its socket ends."""
+        self.doomed = self.doomed or why
+        if self._process.returncode is None:
+            below = supervisor.descendants(self.pid)
+            self._process.kill()
+            for pid in below:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def bury(self) -> int:
+        """Waits for its end and lets go of what it had; the exit code, or minus the signal."""
+        self._link.close()
+        os.close(self.end)
+        # Whoever closed the socket and lives on is of no use any more.
+        self._process.kill()
+        code = self._process.wait()
+        # What it had started in its own session.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        return code
+
+    def last_words(self) -> str:
+        """What it wrote before it was ready: why it could not start."""
+        with contextlib.suppress(OSError):
+            text = (self.directory / "worker.log").read_text(encoding="utf-8", errors="replace")
+            return text.strip()[-worker.MAX_REASON :]
+        return ""
