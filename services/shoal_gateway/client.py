@@ -21,6 +21,8 @@ CHUNK = 256 * 1024
 TIMEOUT = 20.0
 # Jobs in one call.
 MANY = 1000
+# Bytes in one call, within what gRPC takes in a message.
+MAX_BYTES = 2 << 20
 
 TERMINAL = frozenset(
     {job_pb2.STATE_SUCCEEDED, job_pb2.STATE_FAILED, job_pb2.STATE_CANCELLED, job_pb2.STATE_DEAD}
@@ -86,14 +88,7 @@ class Gateway:
         key: str | None = None,
     ) -> job_pb2.Job:
         """Submits a job; with the same key it is the same job, however often it is sent."""
-        files = [job_pb2.FileRef(name=name, object=each) for name, each in inputs.items()]
-        request = api_pb2.SubmitRequest(
-            owner=self.owner,
-            idempotency_key=key or str(uuid.uuid4()),
-            application=application,
-            parameters=parameters,
-            inputs=files,
-        )
+        request = self._request(Submission(application, parameters, inputs, key))
         return self._api.Submit(request, timeout=TIMEOUT).job
 
     def submit_many(
@@ -104,22 +99,31 @@ class Gateway:
         With the same keys they are the same jobs, however often they are sent.
         """
         items: list[api_pb2.SubmitManyResponse.Item] = []
-        for at in range(0, len(submissions), MANY):
-            requests = [
-                api_pb2.SubmitRequest(
-                    owner=self.owner,
-                    idempotency_key=each.key or str(uuid.uuid4()),
-                    application=each.application,
-                    parameters=each.parameters,
-                    inputs=[
-                        job_pb2.FileRef(name=name, object=ref) for name, ref in each.inputs.items()
-                    ],
-                )
-                for each in submissions[at : at + MANY]
-            ]
-            request = api_pb2.SubmitManyRequest(requests=requests)
-            items += self._api.SubmitMany(request, timeout=TIMEOUT).items
+        batch = api_pb2.SubmitManyRequest()
+        size = 0
+        for each in submissions:
+            request = self._request(each)
+            size += request.ByteSize()
+            if batch.requests and (len(batch.requests) == MANY or size > MAX_BYTES):
+                items += self._api.SubmitMany(batch, timeout=TIMEOUT).items
+                batch = api_pb2.SubmitManyRequest()
+                size = request.ByteSize()
+            batch.requests.append(request)
+        if batch.requests:
+            items += self._api.SubmitMany(batch, timeout=TIMEOUT).items
         return items
+
+    def _request(self, submission: Submission) -> api_pb2.SubmitRequest:
+        files = [
+            job_pb2.FileRef(name=name, object=each) for name, each in submission.inputs.items()
+        ]
+        return api_pb2.SubmitRequest(
+            owner=self.owner,
+            idempotency_key=submission.key or str(uuid.uuid4()),
+            application=submission.application,
+            parameters=submission.parameters,
+            inputs=files,
+        )
 
     def get(self, job_id: str) -> api_pb2.GetResponse:
         """A job and its history."""

@@ -56,6 +56,21 @@ def begin(**changes):
     return registry.BeginRequest(**{**fields, **changes})
 
 
+def begin_many(**changes):
+    fields = {"claim": CLAIM, "attempt": 1, "runner_id": ID}
+    item = registry.BeginManyRequest.Item(**{**fields, **changes})
+    return registry.BeginManyRequest(items=[item], manager_id="appmanager-1", lease=SECOND)
+
+
+def changed(request, **changes):
+    copy = type(request)()
+    copy.CopyFrom(request)
+    for name, value in changes.items():
+        copy.ClearField(name)
+        copy.MergeFrom(type(request)(**{name: value}))
+    return copy
+
+
 def report(**changes):
     fields = {"claim": CLAIM, "runner_id": ID, "outcome": registry.ReportRequest.OUTCOME_FAILED}
     return registry.ReportRequest(items=[registry.ReportRequest.Item(**{**fields, **changes})])
@@ -97,6 +112,16 @@ CASES = {
         (submit(max_attempts=-1), "max_attempts"),
         (submit(start_within=NEGATIVE), "start_within"),
     ],
+    f"{API}/SubmitMany": [
+        (api.SubmitManyRequest(), "requests"),
+        (api.SubmitManyRequest(requests=[submit()] * 1001), "requests"),
+        (api.SubmitManyRequest(requests=[submit(), submit()]), "requests[1].idempotency_key"),
+        (api.SubmitManyRequest(requests=[submit(), submit(owner="")]), "requests[1].owner"),
+        (
+            api.SubmitManyRequest(requests=[submit(parameters={"seconds": "soon"})]),
+            "requests[0].parameters[seconds]",
+        ),
+    ],
     f"{API}/Get": [(api.GetRequest(), "id"), (api.GetRequest(id="7"), "id")],
     f"{API}/List": [
         (api.ListRequest(page_size=-1), "page_size"),
@@ -109,6 +134,8 @@ CASES = {
     f"{API}/Watch": [
         (api.WatchRequest(job_id="7"), "job_id"),
         (api.WatchRequest(after=-2), "after"),
+        (api.WatchRequest(states=[0]), "states[0]"),
+        (api.WatchRequest(states=[5, 99]), "states[1]"),
     ],
     f"{API}/Cancel": [
         (api.CancelRequest(), "id"),
@@ -158,6 +185,19 @@ CASES = {
         (create(spec=spec(resources={"memory_mib": -1})), "spec.resources.memory_mib"),
         (create(spec=spec(parameters={"x": "x" * 300_000})), "spec"),
     ],
+    f"{REGISTRY}/CreateJobs": [
+        (registry.CreateJobsRequest(), "jobs"),
+        (registry.CreateJobsRequest(jobs=[create()] * 1001), "jobs"),
+        (registry.CreateJobsRequest(jobs=[create(), create(owner="")]), "jobs[1].owner"),
+        (
+            registry.CreateJobsRequest(jobs=[create(spec=spec(function="f"))]),
+            "jobs[0].spec.function",
+        ),
+        (
+            registry.CreateJobsRequest(jobs=[create(spec=spec(function="m:f"))]),
+            "jobs[0].spec.command",
+        ),
+    ],
     f"{REGISTRY}/GetJob": [
         (registry.GetJobRequest(), "id"),
         (registry.GetJobRequest(id="7"), "id"),
@@ -202,6 +242,17 @@ CASES = {
         (begin(host="x" * 129), "host"),
         (begin(lease=None), "lease"),
         (begin(lease=duration_pb2.Duration(seconds=601)), "lease"),
+    ],
+    f"{REGISTRY}/BeginMany": [
+        (changed(begin_many(), items=[]), "items"),
+        (begin_many(claim=None), "items[0].claim"),
+        (begin_many(claim=registry.Claim(job_id=ID)), "items[0].claim.fence"),
+        (begin_many(attempt=0), "items[0].attempt"),
+        (begin_many(runner_id="7"), "items[0].runner_id"),
+        (changed(begin_many(), items=[*begin_many().items] * 2), "items[1]"),
+        (changed(begin_many(), manager_id=""), "manager_id"),
+        (changed(begin_many(), host="x" * 129), "host"),
+        (changed(begin_many(), lease=NEGATIVE), "lease"),
     ],
     f"{REGISTRY}/Renew": [
         (registry.RenewRequest(lease=SECOND), "items"),
@@ -303,6 +354,9 @@ async def test_bytes_that_are_no_message_end_the_call_and_nothing_else(tmp_path)
 NOT_FOUND = {
     f"{API}/Get": api.GetRequest(id=ID),
     f"{API}/Submit": submit(application="nobody@9"),
+    f"{API}/SubmitMany": api.SubmitManyRequest(
+        requests=[submit(), submit(idempotency_key="l", application="nobody@9")]
+    ),
     f"{API}/Watch": api.WatchRequest(job_id=ID),
     f"{API}/Cancel": api.CancelRequest(id=ID),
     f"{API}/Replay": api.ReplayRequest(id=ID),
@@ -322,5 +376,5 @@ async def test_what_is_not_there_is_not_found(tmp_path):
             with pytest.raises(grpc.RpcError) as caught:
                 await answer(gateway.raw(METHODS[name][0]), name, request, serialized)
             assert caught.value.code() is grpc.StatusCode.NOT_FOUND, (name, caught.value)
-            missing = "nobody@9" if name.endswith("Submit") else ID
+            missing = "nobody@9" if "/Submit" in name else ID
             assert missing in caught.value.details()

@@ -10,7 +10,7 @@ of a commit) is answered as it was the first time, if it was carried out then: s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -25,6 +25,9 @@ from shoal_protos.gateway.model.v1 import job_pb2
 from shoal_protos.gateway.registry.v1 import registry_pb2
 
 _Verdict = registry_pb2.RenewResponse
+
+# Of the specs of one lease: half of what gRPC takes in a message unless told otherwise.
+MAX_BYTES = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ def lease(
         .limit(limit)
         .with_for_update(skip_locked=True)
     ).all()
+    chosen = chosen[: _how_many_fit(len(row.spec) for row in chosen)]
     if not chosen:
         return []
     reason = f"leased to scheduler {scheduler}"
@@ -109,6 +113,17 @@ def lease(
         [(first + at, offer.job_id, LEASED, reason) for at, offer in enumerate(offers)],
     )
     return offers
+
+
+def _how_many_fit(sizes: Iterable[int]) -> int:
+    """How many of the first specs fit one message, at least one; the rest waits on."""
+    count = total = 0
+    for size in sizes:
+        total += size
+        if count and total > MAX_BYTES:
+            break
+        count += 1
+    return count
 
 
 def begin(connection: sa.Connection, start: Start, seconds: float) -> int:
