@@ -26,6 +26,8 @@ KEPT = 10_000
 PAGE = 1000
 # Seconds that the registry may hold a question for news.
 WAIT = 5.0
+# Seconds between questions while there is news all the time, so that each brings more than one event.
+PACE = 0.02
 # Seconds between attempts while the registry can't be reached: doubling, with jitter.
 BACKOFF = (0.1, 2.0)
 # Seconds that a watcher waits for the first answer after a start.
@@ -140,6 +142,8 @@ class Feed:
                 self._floor = dropped[-1].seq
             self._events = events[-self._kept :]
         self._wake()
+        if answer.events and len(answer.events) < PAGE:
+            await asyncio.sleep(PACE)
 
     def _wake(self) -> None:
         # Wakes all who wait on the old event; the next wait is on a new one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 # Seconds between tries to report to a registry that is away.
 AGAIN = 0.5
+# Seconds between two reports while calls end all the time: a transaction for each would cost more
+# than the calls. The first after a pause goes out at once.
+PACE = 0.02
 
 
 class Reporter:
@@ -55,10 +59,14 @@ class Reporter:
 
     def run(self) -> None:
         """Reports until closed, and then what is left, once."""
+        after = 0.0
         while True:
             with self._changed:
                 while not self._waiting and not self._closing.is_set():
                     self._changed.wait()
+            self._closing.wait(max(0.0, after + PACE - time.monotonic()))
+            after = time.monotonic()
+            with self._changed:
                 batch = [self._waiting.popleft() for _ in range(min(MANY, len(self._waiting)))]
             if not batch:
                 return

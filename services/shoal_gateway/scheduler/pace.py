@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 # Offers taken at once.
 FIRST_BATCH = 4
-MAX_BATCH = 32
+MAX_BATCH = 256
 # Seconds to wait after nobody had room: doubling from the first to the second.
 MIN_BACKOFF = 0.1
 MAX_BACKOFF = 1.0
