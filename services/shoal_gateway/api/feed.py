@@ -26,7 +26,7 @@ KEPT = 10_000
 PAGE = 1000
 # Seconds that the registry may hold a question for news.
 WAIT = 5.0
-# Seconds between questions while there is news all the time, so that each brings more than one event.
+# Seconds between questions while there is news all the time, so that each brings many events.
 PACE = 0.02
 # Seconds between attempts while the registry can't be reached: doubling, with jitter.
 BACKOFF = (0.1, 2.0)

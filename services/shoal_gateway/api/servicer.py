@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
+
+import grpc
 
 from shoal_gateway import validation as check
 from shoal_gateway.api import logic, logs
@@ -19,8 +21,9 @@ from shoal_gateway.api.hints import WakeHints
 from shoal_gateway.api.tails import Tails
 from shoal_gateway.api.tracking import Tracker
 from shoal_gateway.convert import duration
-from shoal_gateway.errors import NotFoundError, PreconditionError
+from shoal_gateway.errors import AlreadyExistsError, NotFoundError, PreconditionError
 from shoal_gateway.status import speaks_status
+from shoal_gateway.together import Together
 from shoal_protos.gateway.api.v1 import api_pb2, api_pb2_grpc
 from shoal_protos.gateway.model.v1 import job_pb2
 from shoal_protos.gateway.registry.v1 import registry_pb2, registry_pb2_grpc
@@ -30,6 +33,9 @@ CALL_TIMEOUT = 10.0
 # Seconds that followers have to end by themselves when this replica leaves: most jobs are short,
 # and who is sent away has to come back with a cursor.
 FOLLOWERS_GRACE = 3.0
+# Submits that share a call, and their bytes, within what gRPC takes in a message.
+MAX_TOGETHER = 256
+MAX_BYTES = 2 << 20
 MAX_PAGE = 1000
 MAX_OFFSET = 2**63 - 1
 
@@ -39,6 +45,42 @@ class RegistryClient:
 
     def __init__(self, stub: registry_pb2_grpc.RegistryAsyncStub) -> None:
         self.stub = stub
+        # Each call of the registry that writes is one transaction; those who submit at the same
+        # time share one.
+        self.create = Together(
+            self._create,
+            most=MAX_TOGETHER,
+            size=registry_pb2.CreateJobRequest.ByteSize,
+            limit=MAX_BYTES,
+        )
+
+    async def _create(
+        self, jobs: Sequence[registry_pb2.CreateJobRequest]
+    ) -> list[registry_pb2.CreateJobResponse | Exception]:
+        if len(jobs) == 1:
+            return [await self.stub.CreateJob(jobs[0], timeout=CALL_TIMEOUT)]
+        request = registry_pb2.CreateJobsRequest(jobs=jobs, whole=True)
+        try:
+            answer = await self.stub.CreateJobs(request, timeout=CALL_TIMEOUT)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
+                raise
+            # One that can't be written down is said to who sent it, and to nobody else.
+            return await asyncio.gather(*(self._create_one(each) for each in jobs))
+        return [
+            AlreadyExistsError(item.error)
+            if item.error
+            else registry_pb2.CreateJobResponse(job=item.job, created=item.created)
+            for item in answer.items
+        ]
+
+    async def _create_one(
+        self, job: registry_pb2.CreateJobRequest
+    ) -> registry_pb2.CreateJobResponse | Exception:
+        try:
+            return await self.stub.CreateJob(job, timeout=CALL_TIMEOUT)
+        except grpc.RpcError as error:
+            return error
 
     async def job(self, job_id: str) -> job_pb2.Job:
         """A job as it is now."""
@@ -113,7 +155,7 @@ class ApiServicer(api_pb2_grpc.ApiServicer):
     async def Submit(self, request: api_pb2.SubmitRequest, context: Any) -> api_pb2.SubmitResponse:
         asked = logic.submission(request, self._catalogue, self._now())
         await self._files.check_inputs(list(asked.spec.inputs))
-        answer = await self._registry.stub.CreateJob(_creation(asked), timeout=CALL_TIMEOUT)
+        answer = await self._registry.create(_creation(asked))
         self._hints.give()
         return api_pb2.SubmitResponse(job=answer.job, created=answer.created)
 

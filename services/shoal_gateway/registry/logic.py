@@ -70,18 +70,22 @@ class Registry:
                 raise
             return known, False
 
-    def create_many(self, creations: Sequence[Creation]) -> list[Known]:
+    def create_many(self, creations: Sequence[Creation], *, whole: bool = False) -> list[Known]:
         """Writes jobs down and queues them, all in one transaction; an answer for each.
 
         A key that stands for another request is said in its own answer; the others are written.
+
+        Args:
+            creations: The jobs.
+            whole: Whether the answers bring the jobs.
         """
         try:
-            return self._create_many(creations)
+            return self._create_many(creations, whole=whole)
         except IntegrityError:
             # Another replica wrote one of the keys in between, as in `create`; it is known now.
-            return self._create_many(creations)
+            return self._create_many(creations, whole=whole)
 
-    def _create_many(self, creations: Sequence[Creation]) -> list[Known]:
+    def _create_many(self, creations: Sequence[Creation], *, whole: bool) -> list[Known]:
         answers, fresh = [], []
         with self._store.write() as connection:
             known = submission.known(connection, creations)
@@ -97,6 +101,17 @@ class Registry:
                 known[each.owner, each.key] = new
                 answers.append(replace(new, created=True))
             submission.insert(connection, fresh)
+            if whole:
+                new_ids = [job_id for job_id, _ in fresh]
+                written = {each.id: each for each in queries.bare(connection, new_ids)}
+                answers = [
+                    replace(
+                        each, job=written.get(each.id) or submission.existing(connection, each.id)
+                    )
+                    if each.id
+                    else each
+                    for each in answers
+                ]
         return answers
 
     def get(self, job_id: str) -> tuple[job_pb2.Job, list[job_pb2.Event]]:

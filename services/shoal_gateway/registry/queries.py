@@ -47,6 +47,11 @@ def job(connection: sa.Connection, job_id: str) -> job_pb2.Job | None:
     return found
 
 
+def bare(connection: sa.Connection, job_ids: Sequence[str]) -> list[job_pb2.Job]:
+    """Jobs that were never started: they have no attempts and no manifest."""
+    return [_job(row) for row in connection.execute(sa.select(jobs).where(jobs.c.id.in_(job_ids)))]
+
+
 def history(connection: sa.Connection, job_id: str) -> list[job_pb2.Event]:
     """A job's events, oldest first."""
     rows = connection.execute(

@@ -16,6 +16,7 @@ for both databases let them pass.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -95,7 +96,9 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
     async def CreateJobs(
         self, request: registry_pb2.CreateJobsRequest, context: Any
     ) -> registry_pb2.CreateJobsResponse:
-        answers = await self._writing(self._registry.create_many, checks.creations(request))
+        creations = checks.creations(request)
+        create = functools.partial(self._registry.create_many, whole=request.whole)
+        answers = await self._writing(create, creations)
         return registry_pb2.CreateJobsResponse(
             items=[
                 registry_pb2.CreateJobsResponse.Item(
@@ -103,6 +106,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
                     created=each.created,
                     state=job_pb2.State.ValueType(each.state),
                     error=each.error,
+                    job=each.job,
                 )
                 for each in answers
             ]

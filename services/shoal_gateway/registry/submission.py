@@ -44,6 +44,7 @@ class Known:
     state: int
     created: bool = False
     error: str = ""
+    job: job_pb2.Job | None = None
 
 
 def existing(connection: sa.Connection, job_id: str) -> job_pb2.Job:

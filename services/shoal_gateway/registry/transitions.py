@@ -61,6 +61,15 @@ def standing_of(row: sa.Row[Any]) -> Standing:
     return Standing(**fields)
 
 
+# Made once: for a batch of changes, expressions cost more than the batch.
+_NEXT_VERSION = jobs.c.version + 1
+_NOW = store_now()
+_OF = jobs.update().where(
+    jobs.c.id == sa.bindparam("of"),
+    jobs.c.fence == sa.bindparam("under"),
+    jobs.c.state == sa.bindparam("was", type_=jobs.c.state.type),
+)
+
 _STANDING = [
     jobs.c[name]
     for name in (
@@ -87,12 +96,14 @@ _EXPIRED = (
 _OVERDUE = (sa.and_(jobs.c.state == QUEUED, jobs.c.deadline <= store_now()), jobs.c.deadline)
 
 
+_ANY_DUE = [
+    sa.select(jobs.c.id).where(due).order_by(when).limit(1) for due, when in (_EXPIRED, _OVERDUE)
+]
+
+
 def anything_due(connection: sa.Connection) -> bool:
     """Whether a lease or a deadline has passed; asked with every lease, so it takes no lock."""
-    return any(
-        connection.scalar(sa.select(jobs.c.id).where(due).order_by(when).limit(1)) is not None
-        for due, when in (_EXPIRED, _OVERDUE)
-    )
+    return any(connection.scalar(question) is not None for question in _ANY_DUE)
 
 
 def expired(connection: sa.Connection, limit: int) -> list[Standing]:
@@ -172,16 +183,7 @@ def write_many(
         _, rows = updates.setdefault((*sorted(given), "", *sorted(map(str, said))), (said, []))
         rows.append({"of": before.id, "under": before.fence, "was": before.state, **given})
     for said, rows in updates.values():
-        done = connection.execute(
-            jobs.update()
-            .where(
-                jobs.c.id == sa.bindparam("of"),
-                jobs.c.fence == sa.bindparam("under"),
-                jobs.c.state == sa.bindparam("was", type_=jobs.c.state.type),
-            )
-            .values(said),
-            rows,
-        )
+        done = connection.execute(_OF.values(said), rows)
         if done.rowcount != len(rows):
             raise AssertionError(f"{len(rows) - done.rowcount} jobs changed under their locks")
     journal.append(
@@ -205,7 +207,7 @@ def write_many(
 def _values(before: Standing, change: Change, seq: int) -> dict[Any, Any]:
     values: dict[Any, Any] = {
         jobs.c.state: change.state,
-        jobs.c.version: jobs.c.version + 1,
+        jobs.c.version: _NEXT_VERSION,
         jobs.c.fence: before.fence + change.fence,
         jobs.c.failures: before.failures + change.failures,
         jobs.c.toxic_losses: before.toxic_losses + change.toxic_losses,
@@ -227,7 +229,7 @@ def _values(before: Standing, change: Change, seq: int) -> dict[Any, Any]:
         # Behind those that wait already: a job that nobody can take must not block the rest.
         values[jobs.c.queued_seq] = seq
     if change.state in TERMINAL:
-        values[jobs.c.ended_at] = store_now()
+        values[jobs.c.ended_at] = _NOW
     return values
 
 

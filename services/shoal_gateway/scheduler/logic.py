@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from shoal_gateway.scheduler.pace import MIN_BACKOFF, Pace
+from shoal_gateway.scheduler.pace import BREATH, MIN_BACKOFF, Pace
 from shoal_protos.gateway.appmanager.v1 import appmanager_pb2
 from shoal_protos.gateway.registry.v1 import registry_pb2
 
@@ -161,11 +161,17 @@ class Dispatcher:
 
     async def _serve(self, flavor: str) -> None:
         pace = Pace()
+        loop = asyncio.get_running_loop()
+        breathe = 0.0
         while not self._stopping.is_set():
             replicas = self._managers.flavors().get(flavor, 0)
             if not replicas:
                 # Nobody serves it now: its jobs are better off in the queue than on offer here.
                 await self._pause(self._poll)
+                continue
+            wait = breathe - loop.time()
+            if wait > 0.0:
+                await self._sleep(wait, self._stopping)
                 continue
             wake = self._wake
             try:
@@ -177,6 +183,7 @@ class Dispatcher:
             if not offers:
                 await self._pause(self._poll, wake)
                 continue
+            breathe = loop.time() + BREATH if len(offers) < pace.batch else 0.0
             self.tally.leased += len(offers)
             left = await self._place(flavor, offers, replicas)
             pace = pace.after(len(offers) - left, left)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 # Offers taken at once.
 FIRST_BATCH = 4
 MAX_BATCH = 256
+# Seconds between leases that don't fill their batch: each is a transaction, and jobs that come one
+# after the other are leased together. The first after a pause is not held up.
+BREATH = 0.02
 # Seconds to wait after nobody had room: doubling from the first to the second.
 MIN_BACKOFF = 0.1
 MAX_BACKOFF = 1.0

@@ -79,16 +79,20 @@ class CreateJobsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     JOBS_FIELD_NUMBER: builtins.int
+    WHOLE_FIELD_NUMBER: builtins.int
+    whole: builtins.bool
+    """Whether the answers bring the jobs."""
     @property
     def jobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CreateJobRequest]:
-        """At most 1000; no owner and key twice."""
+        """At most 1000. The same owner and key again is a repeated request."""
 
     def __init__(
         self,
         *,
         jobs: collections.abc.Iterable[global___CreateJobRequest] | None = ...,
+        whole: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["jobs", b"jobs"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["jobs", b"jobs", "whole", b"whole"]) -> None: ...
 
 global___CreateJobsRequest = CreateJobsRequest
 
@@ -104,6 +108,7 @@ class CreateJobsResponse(google.protobuf.message.Message):
         CREATED_FIELD_NUMBER: builtins.int
         STATE_FIELD_NUMBER: builtins.int
         ERROR_FIELD_NUMBER: builtins.int
+        JOB_FIELD_NUMBER: builtins.int
         id: builtins.str
         """Empty when `error` is set."""
         created: builtins.bool
@@ -112,6 +117,10 @@ class CreateJobsResponse(google.protobuf.message.Message):
         """The job's state after the call."""
         error: builtins.str
         """Why nothing was written for this one: its key stands for another request."""
+        @property
+        def job(self) -> shoal_protos.gateway.model.v1.job_pb2.Job:
+            """With `whole`."""
+
         def __init__(
             self,
             *,
@@ -119,8 +128,10 @@ class CreateJobsResponse(google.protobuf.message.Message):
             created: builtins.bool = ...,
             state: shoal_protos.gateway.model.v1.job_pb2.State.ValueType = ...,
             error: builtins.str = ...,
+            job: shoal_protos.gateway.model.v1.job_pb2.Job | None = ...,
         ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["created", b"created", "error", b"error", "id", b"id", "state", b"state"]) -> None: ...
+        def HasField(self, field_name: typing.Literal["job", b"job"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["created", b"created", "error", b"error", "id", b"id", "job", b"job", "state", b"state"]) -> None: ...
 
     ITEMS_FIELD_NUMBER: builtins.int
     @property

@@ -1,0 +1,1 @@
+"""No-op jobs from submit to terminal record: Shoal beside Celery with Redis."""
