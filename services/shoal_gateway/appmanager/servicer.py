@@ -235,7 +235,11 @@ class RegistryCalls:
             for each in beginnings
         ]
         request = registry_pb2.BeginManyRequest(
-            items=items, manager_id=self._manager_id, host=self._host, lease=self._lease
+            items=items,
+            manager_id=self._manager_id,
+            host=self._host,
+            lease=self._lease,
+            manager_version=self._version,
         )
         try:
             response = self._stub.BeginMany(request, timeout=TIMEOUT)

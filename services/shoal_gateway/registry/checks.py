@@ -97,6 +97,7 @@ def starts(request: registry_pb2.BeginManyRequest) -> list[Start]:
     """Runners that want to begin."""
     manager_id = check.required(request.manager_id, "manager_id")
     host = check.optional(request.host, "host", limit=check.MAX_NAME)
+    version = check.optional(request.manager_version, "manager_version", limit=check.MAX_NAME)
     found = []
     for index, item in enumerate(check.some(request.items, "items", limit=MAX_BATCH)):
         field = f"items[{index}]"
@@ -104,7 +105,7 @@ def starts(request: registry_pb2.BeginManyRequest) -> list[Start]:
         job_id, fence = claim(item.claim, f"{field}.claim")
         attempt = check.whole(item.attempt, f"{field}.attempt", 1, 2**31 - 1)
         runner_id = check.unique_id(item.runner_id, f"{field}.runner_id")
-        found.append(Start(job_id, fence, attempt, runner_id, manager_id, host))
+        found.append(Start(job_id, fence, attempt, runner_id, manager_id, host, version))
     check.distinct([each.job_id for each in found], "items")
     return found
 

@@ -248,6 +248,7 @@ def _begin_all(connection: sa.Connection, starts: Sequence[Start], seconds: floa
                 "runner_id": each.runner_id,
                 "manager_id": each.manager_id,
                 "host": each.host,
+                "manager_version": each.manager_version,
                 "fence": each.fence + 1,
             }
             for each in starts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 
 import pytest
 
@@ -92,6 +93,13 @@ def test_a_batch_begins_what_is_offered_and_refuses_the_rest_item_by_item(hands)
     assert (job.state, job.fence, job.attempt) == (job_pb2.STATE_RUNNING, fresh.fence + 1, 1)
     assert job.attempts[0].fence == job.fence
     assert job.reason == "attempt 1 runs on host-1"
+
+
+def test_an_attempt_says_the_version_of_its_manager_as_one_begun_alone_does(hands):
+    hands.submit()
+    (offer,) = hands.lease(1)
+    hands.registry.begin_many([replace(start(offer), manager_version="1.2")], 60.0)
+    assert [each.manager_version for each in hands.job(offer.job_id).attempts] == ["1.2"]
 
 
 def test_a_job_that_is_there_twice_is_begun_by_the_first(hands):

@@ -523,8 +523,11 @@ class BeginManyRequest(google.protobuf.message.Message):
     MANAGER_ID_FIELD_NUMBER: builtins.int
     HOST_FIELD_NUMBER: builtins.int
     LEASE_FIELD_NUMBER: builtins.int
+    MANAGER_VERSION_FIELD_NUMBER: builtins.int
     manager_id: builtins.str
     host: builtins.str
+    manager_version: builtins.str
+    """The version that the manager says it is; empty when it says none."""
     @property
     def items(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BeginManyRequest.Item]:
         """At most 1000; no job twice."""
@@ -538,9 +541,10 @@ class BeginManyRequest(google.protobuf.message.Message):
         manager_id: builtins.str = ...,
         host: builtins.str = ...,
         lease: google.protobuf.duration_pb2.Duration | None = ...,
+        manager_version: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["lease", b"lease"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["host", b"host", "items", b"items", "lease", b"lease", "manager_id", b"manager_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["host", b"host", "items", b"items", "lease", b"lease", "manager_id", b"manager_id", "manager_version", b"manager_version"]) -> None: ...
 
 global___BeginManyRequest = BeginManyRequest
 
