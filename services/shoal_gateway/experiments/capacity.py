@@ -232,5 +232,7 @@ def _collect(fleet: Fleet, measured: Sequence[Measured], history: History, out: 
 def expected(application: str, parameters: Mapping[str, str]) -> dict[str, str]:
     """What the applications of this experiment promise to write, spelled out."""
     name = application.partition("@")[0]
+    if "seconds" not in parameters:
+        return {}  # what does nothing writes nothing, too
     text = json.dumps({"seconds": float(parameters["seconds"])}) + "\n"
     return {f"{name}.json": hashlib.sha256(text.encode()).hexdigest()}

@@ -170,7 +170,7 @@ class Meters:
             own, ended = _spent(replica.process.pid)
             used[replica.id] = own
             # A manager waits for its supervisors, and they for their jobs: the kernel adds up.
-            # Supervisors whose job runs are still there.
+            # Workers, and supervisors whose job runs, are still there.
             jobs += ended + sum(sum(_spent(pid)) for pid in below.get(replica.process.pid, ()))
         used[JOBS] = jobs
         used[LOAD] = sum(_spent(pid)[0] for pid in [self._load, *below.get(self._load, ())])

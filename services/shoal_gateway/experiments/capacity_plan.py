@@ -11,8 +11,8 @@ from dataclasses import dataclass
 WAIT, BURN, NOOP = "wait", "burn", "noop"
 
 # Processor seconds that a burning job uses, and seconds that a waiting one waits.
-SECONDS = {WAIT: 0.5, BURN: 0.5, NOOP: 0.0}
-APPLICATIONS = {WAIT: "nap@1.0", BURN: "burn@1.0", NOOP: "nap@1.0"}
+SECONDS = {WAIT: 0.5, BURN: 0.5}
+APPLICATIONS = {WAIT: "nap@1.0", BURN: "burn@1.0", NOOP: "noop@1"}
 # Jobs at once of each app manager, the same in all fleets.
 SLOTS = 2
 
@@ -47,7 +47,8 @@ class Step:
     @property
     def parameters(self) -> dict[str, str]:
         """What each is told."""
-        return {"seconds": f"{SECONDS[self.kind]:g}"}
+        seconds = SECONDS.get(self.kind)
+        return {} if seconds is None else {"seconds": f"{seconds:g}"}
 
 
 # By kind and replicas: rates per second, and jobs of each step in shares of the number asked for.
@@ -57,8 +58,8 @@ RATES: dict[tuple[str, int], tuple[tuple[float, ...], float]] = {
     (WAIT, 3): ((3.0, 5.0, 7.0, 10.0), 2.0),
     (BURN, 1): ((1.0, 2.5, 5.0), 0.6),
     (BURN, 3): ((1.0, 2.5, 5.0), 0.6),
-    (NOOP, 1): ((4.0, 8.0, 11.0, 16.0), 1.6),
-    (NOOP, 3): ((4.0, 8.0, 11.0, 16.0), 1.6),
+    (NOOP, 1): ((25.0, 50.0, 100.0, 200.0), 16.0),
+    (NOOP, 3): ((25.0, 50.0, 100.0, 200.0), 16.0),
 }
 # Bursts of waiting jobs, in the same shares.
 BURSTS: dict[int, tuple[float, ...]] = {1: (0.4, 0.8, 1.2, 1.6), 3: (0.8, 1.6, 2.4, 3.2)}

@@ -19,7 +19,7 @@ DISTURBED = 0.4
 NAMES = {
     WAIT: f"jobs that wait {SECONDS[WAIT]:g} s",
     BURN: f"jobs that compute for {SECONDS[BURN]:g} s",
-    NOOP: "jobs that do nothing",
+    NOOP: "functions that do nothing, in warm workers",
 }
 
 
@@ -45,7 +45,7 @@ def definitions(patience: float) -> dict[str, str]:
         "none of these, jobs wait while slots and processors are free: then it is the dispatch",
         "slots": f"{SLOTS} for each app manager; one of the flavor on each host",
         "processors": "mean over the step, by /proc: each service's own processes; 'jobs' are the "
-        "managers' supervisors and their jobs; what is left of the "
+        "managers' workers, supervisors and jobs; what is left of the "
         "machine's is 'others'",
     }
 

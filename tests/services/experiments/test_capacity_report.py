@@ -5,6 +5,7 @@ import json
 import pytest
 
 from shoal_gateway.experiments import capacity_meters, capacity_plan, capacity_plots
+from shoal_gateway.experiments.capacity import expected
 from shoal_gateway.experiments.capacity_analysis import OTHERS, Load, Result
 from shoal_gateway.experiments.capacity_meters import JOBS, Sample, summary
 from shoal_gateway.experiments.capacity_plan import BURN, NOOP, WAIT, Step
@@ -30,6 +31,14 @@ def test_a_reduced_run_has_as_many_jobs_as_asked_for():
     steps = capacity_plan.reduced(31)
     assert sum(each.jobs for each in steps) == 31
     assert [bool(each.rate) for each in steps] == [True, False]
+
+
+def test_each_kind_is_told_what_its_application_takes_and_promises_what_that_writes():
+    by_kind = {each.kind: each for each in capacity_plan.full(10)}
+    assert by_kind[BURN].parameters == {"seconds": "0.5"}
+    assert by_kind[NOOP].parameters == {}
+    assert set(expected(by_kind[BURN].application, by_kind[BURN].parameters)) == {"burn.json"}
+    assert expected(by_kind[NOOP].application, by_kind[NOOP].parameters) == {}
 
 
 @pytest.mark.parametrize("plan", [capacity_plan.full, capacity_plan.reduced])
@@ -112,7 +121,7 @@ def test_the_report_names_the_knee_the_first_failing_n_and_what_is_full():
     assert made["not_in_time"] == {"later than 20 s": 4}
     assert made["succeeded_in_time"] == made["offered"] - 4
     # Two that kept up with all they were offered can't be compared.
-    assert "jobs that do nothing: 3" not in said
+    assert "functions that do nothing, in warm workers: 3" not in said
     assert json.dumps(made, allow_nan=False)
 
 
