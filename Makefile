@@ -7,7 +7,7 @@ JOBS ?= 100
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test bench bench-drain demo experiments experiment-capacity simulate protos lock clean
+.PHONY: help setup check format test bench bench-drain bench-jobs demo experiments experiment-capacity simulate protos lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -36,6 +36,10 @@ bench: setup ## Shoal against grpc's round robin, HAProxy and nginx: make bench 
 bench-drain: setup ## Rolling restarts with retries off, into build/drain: how many calls fail
 	@scripts/system.sh zookeeper
 	@$(BIN)/python -m benchmarks.drain $(ARGS)
+
+bench-jobs: setup ## No-op jobs beside Celery with Redis, into build/bench-jobs: rate, cost, losses
+	@scripts/system.sh zookeeper redis
+	@$(BIN)/python -m benchmarks.jobs $(ARGS)
 
 demo: setup ## 100 real jobs while replicas and a host die: make demo [JOBS=100] [SEED=1]
 	@scripts/system.sh zookeeper

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Looks for the system packages that the named purposes need, installs them where that is allowed
-# (apt-get as root) and else says in one sentence what to install.  Usage: system.sh python|zookeeper|postgres|haproxy|nginx …
+# (apt-get as root) and else says in one sentence what to install.  Usage: system.sh python|zookeeper|postgres|redis|haproxy|nginx …
 set -euo pipefail
 
 missing=()
@@ -21,6 +21,9 @@ for purpose in "$@"; do
       # Debian keeps the server's programs off the path.
       [ -x "${POSTGRES_HOME:-/nonexistent}/bin/postgres" ] || command -v postgres >/dev/null 2>&1 ||
         compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
+      ;;
+    redis)
+      command -v redis-server >/dev/null 2>&1 || missing+=(redis-server)
       ;;
     haproxy | nginx)
       # Debian keeps them in /usr/sbin, which is not on everybody's path.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 
 import redis
 
+from benchmarks.jobs import tasks
 from benchmarks.jobs.sides import WORKERS, Meter, Round, children
 
 # Results that are asked for with one call.
@@ -47,14 +49,10 @@ class CelerySide:
         self._directory = directory
         self._port = _free_port()
         self._url = f"redis://127.0.0.1:{self._port}/0"
-        os.environ["BENCH_REDIS"] = self._url
         self.redis = redis.Redis(port=self._port)
         self.broker = self.start_broker()
         self.worker = self.start_worker()
-        # Only now: it reads where Redis is when it is imported.
-        from benchmarks.jobs import tasks
-
-        self.tasks = tasks
+        self.app = tasks.connected(self._url, results="disabled://")
 
     def start_broker(self) -> subprocess.Popen[bytes]:
         """Starts Redis on what it has on disk, and waits until it answers."""
@@ -91,6 +89,7 @@ class CelerySide:
 
     def close(self) -> None:
         """Ends both."""
+        self.app.close()
         self.redis.close()
         for process in (self.worker, self.broker):
             if process.poll() is None:
@@ -116,7 +115,7 @@ class CelerySide:
         """Has so many no-op tasks done."""
         meter = self.meter()
         began = time.perf_counter()
-        ids = self.submit(self.tasks.noop, jobs)
+        ids = self.submit(tasks.NOOP, jobs)
         submitted = time.perf_counter() - began
         left = self.unended(ids, PATIENCE)
         if left:
@@ -126,17 +125,11 @@ class CelerySide:
         self.forget(ids)
         return Round(jobs, submitted, took, cpu)
 
-    def submit(self, task: Any, jobs: int, *arguments: Any) -> list[str]:
-        """Sends tasks through one producer, which is the fastest way; their ids.
-
-        Without a subscription to each result, which would cost more than the rest: results are
-        looked for by `unended`.
-        """
-        with self.tasks.app.producer_pool.acquire(block=True) as producer:
+    def submit(self, task: str, jobs: int, *arguments: Any) -> list[str]:
+        """Sends tasks through one producer, which is the fastest way; their ids."""
+        with self.app.producer_pool.acquire(block=True) as producer:
             return [
-                self.tasks.app.send_task(
-                    task.name, arguments, producer=producer, add_to_parent=False
-                ).id
+                self.app.send_task(task, arguments, producer=producer, add_to_parent=False).id
                 for _ in range(jobs)
             ]
 
@@ -159,6 +152,11 @@ class CelerySide:
             if missing:
                 time.sleep(LOOK)  # Redis would tell, by a subscription for each
         return left
+
+    def failed(self, ids: Sequence[str]) -> int:
+        """How many of those that have a result have another than success."""
+        found = self.redis.mget([f"celery-task-meta-{each}" for each in ids])
+        return sum(json.loads(each)["status"] != "SUCCESS" for each in found if each is not None)
 
     def forget(self, ids: Sequence[str]) -> None:
         """Removes results, so that each round finds Redis as small as the first."""

@@ -252,6 +252,7 @@ CASES = {
         (changed(begin_many(), items=[*begin_many().items] * 2), "items[1]"),
         (changed(begin_many(), manager_id=""), "manager_id"),
         (changed(begin_many(), host="x" * 129), "host"),
+        (changed(begin_many(), manager_version="v" * 129), "manager_version"),
         (changed(begin_many(), lease=NEGATIVE), "lease"),
     ],
     f"{REGISTRY}/Renew": [

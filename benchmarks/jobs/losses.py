@@ -1,0 +1,116 @@
+"""What each side loses when a process of it is killed in the middle of its work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from benchmarks.jobs import tasks
+from benchmarks.jobs.celery_side import CelerySide
+from benchmarks.jobs.shoal_side import MANAGER, ShoalSide
+from benchmarks.jobs.sides import children
+from shoal_gateway.client import state_name
+
+# Seconds that each job waits, so that some run when the blow falls.
+NAP = 0.05
+# Seconds until what has not come back is called lost.
+PATIENCE = 40.0
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What became of acknowledged jobs when something was killed.
+
+    Attributes:
+        side: Whose.
+        killed: What.
+        acknowledged: Jobs that were accepted.
+        succeeded: Those that succeeded in the end.
+        failed: Those that ended otherwise.
+        lost: Those without an end when patience was at its own.
+        seconds: From the first submit to the last end that was seen.
+    """
+
+    side: str
+    killed: str
+    acknowledged: int
+    succeeded: int
+    failed: int
+    lost: int
+    seconds: float
+
+    def record(self) -> dict[str, Any]:
+        """For the report."""
+        return asdict(self)
+
+
+def of_shoal(side: ShoalSide, killed: str, jobs: int) -> Loss:
+    """Kills a "worker", the "manager" or the "store" (with SQLite, the registry)."""
+    replica = {"worker": "", "manager": MANAGER, "store": "registry-1"}[killed]
+    began = time.monotonic()
+    ids, first = side.submit(jobs, application="wait", parameters={"seconds": str(NAP)})
+    seen: dict[str, int] = {}
+    done = threading.Event()
+
+    def follow() -> None:
+        seen.update(side.ended(ids, first, jobs))
+        done.set()
+
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    _wait_for(lambda: bool(children(side.pid(MANAGER))), "workers")
+    time.sleep(NAP * jobs / 8)  # a quarter of the way: two at once
+    if replica:
+        side.fleet.kill(replica)
+        side.fleet.start(replica)
+    else:
+        os.kill(children(side.pid(MANAGER))[0], signal.SIGKILL)
+    done.wait(PATIENCE)
+    took = time.monotonic() - began
+    states = dict(seen)
+    for each in ids - states.keys():
+        # Its event may be what the follower missed; the record counts.
+        states[each] = side.gateway.get(each).job.state
+    counts = Counter(state_name(state) for state in states.values())
+    ended = sum(counts[name] for name in ("SUCCEEDED", "FAILED", "CANCELLED", "DEAD"))
+    good = counts["SUCCEEDED"]
+    return Loss("Shoal", killed, jobs, good, ended - good, jobs - ended, took)
+
+
+def of_celery(side: CelerySide, killed: str, jobs: int) -> Loss:
+    """Kills a "worker" process, the "manager" of them, or the "store" (Redis)."""
+    began = time.monotonic()
+    ids = side.submit(tasks.WAIT, jobs, NAP)
+    time.sleep(NAP * jobs / 8)  # a quarter of the way: two at once
+    if killed == "worker":
+        os.kill(children(side.worker.pid)[0], signal.SIGKILL)
+    elif killed == "manager":
+        pids = [side.worker.pid, *children(side.worker.pid)]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        side.worker.wait()
+        side.start_worker()
+    else:
+        side.broker.kill()
+        side.broker.wait()
+        side.start_broker()
+    left = side.unended(ids, PATIENCE)
+    took = time.monotonic() - began
+    failed = side.failed(ids)
+    good = jobs - len(left) - failed
+    side.forget(ids)
+    return Loss("Celery", killed, jobs, good, failed, len(left), took)
+
+
+def _wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"there are no {what}")
+        time.sleep(0.01)  # another's process: there is no event for it
