@@ -51,6 +51,7 @@ experiments: setup ## 1000 jobs while replicas, a host and the store die; half a
 	@$(BIN)/shoal experiment failure --seed $(SEED)
 	@$(BIN)/shoal experiment failure --seed $(SEED) --store postgres --out build/experiments/failure-postgres
 	@$(BIN)/shoal experiment upgrade --seed $(SEED)
+	@$(BIN)/shoal experiment zookeeper-loss --seed $(SEED)
 
 experiment-capacity: setup ## How many jobs one replica of each service does, and three; 11 minutes, machine to itself
 	@scripts/system.sh zookeeper

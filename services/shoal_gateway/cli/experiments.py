@@ -97,6 +97,24 @@ def upgrade(
     raise typer.Exit(run(_settings("upgrade", jobs, seed, store, out, seconds, small)))
 
 
+@group.command("zookeeper-loss")
+def zookeeper_loss(
+    jobs: Jobs = 1000,
+    seed: Seed = 1,
+    store: Kept = Store.SQLITE,
+    out: Out = None,
+    seconds: Seconds = 300.0,
+    small: Small = False,
+) -> None:
+    """Kill ZooKeeper's leader, then all of it for a minute; calls and jobs must go on.
+
+    Examples:  shoal experiment zookeeper-loss    shoal experiment zookeeper-loss --small --jobs 60
+    """
+    from shoal_gateway.experiments.zookeeper_loss import run
+
+    raise typer.Exit(run(_settings("zookeeper-loss", jobs, seed, store, out, seconds, small)))
+
+
 @group.command()
 def check(
     directory: Annotated[Path, typer.Argument(help="Of an experiment that has run.")],

@@ -119,6 +119,31 @@ class Breaker:
         finally:
             self._fleet.start_store()
 
+    @contextmanager
+    def leader_killed(self) -> Iterator[str]:
+        """SIGKILL to the server that leads ZooKeeper's ensemble, and a new start."""
+        leader = next(each for each in self._fleet.zookeepers() if each.mode == "leader")
+        leader.kill()
+        try:
+            yield "ZooKeeper's leader killed"
+        finally:
+            leader.start()
+
+    @contextmanager
+    def zookeeper_killed(self) -> Iterator[str]:
+        """SIGKILL to all of ZooKeeper's servers, and a new start on the same data."""
+        servers = self._fleet.zookeepers()
+        for each in servers:
+            each.kill()
+        try:
+            yield f"all {len(servers)} ZooKeeper servers killed"
+        finally:
+            # All at once: one alone has no quorum to wait for.
+            for each in servers:
+                each.spawn()
+            for each in servers:
+                each.wait()
+
     def _busiest(self) -> str:
         """The host with most jobs on it; waits a while for one that has any."""
         until = time.monotonic() + LOOK

@@ -260,6 +260,11 @@ class Fleet:
         """
         self._start_store(self.state)
 
+    def zookeepers(self) -> list[ZooKeeperServer]:
+        """ZooKeeper's servers, whether they run or not: to break them, and to ask them."""
+        zookeeper = self._zookeeper(self.state)
+        return list(zookeeper) if isinstance(zookeeper, ZooKeeperEnsemble) else [zookeeper]
+
     def running(self, name: str) -> bool:
         """Whether a replica's process runs.
 
@@ -274,17 +279,18 @@ class Fleet:
 
     def _start_zookeeper(self, state: FleetState) -> str:
         """Starts what of ZooKeeper does not run; its address."""
-        marks = {processes.FLEET_MARK: state.id}
-        path = self.layout.zookeeper
-        zookeeper: ZooKeeperServer | ZooKeeperEnsemble
-        if state.ensemble == 1:
-            zookeeper = ZooKeeperServer(path, environment=marks)
-        else:
-            zookeeper = ZooKeeperEnsemble(state.ensemble, path, environment=marks)
+        zookeeper = self._zookeeper(state)
         self._progress("ZooKeeper", 0, 1)
         zookeeper.start()
         self._progress("ZooKeeper", 1, 1)
         return zookeeper.hosts
+
+    def _zookeeper(self, state: FleetState) -> ZooKeeperServer | ZooKeeperEnsemble:
+        marks = {processes.FLEET_MARK: state.id}
+        path = self.layout.zookeeper
+        if state.ensemble == 1:
+            return ZooKeeperServer(path, environment=marks)
+        return ZooKeeperEnsemble(state.ensemble, path, environment=marks)
 
     def _start_store(self, state: FleetState) -> None:
         if state.store == "postgres":
