@@ -45,7 +45,7 @@ demo: setup ## 100 real jobs while replicas and a host die: make demo [JOBS=100]
 	@scripts/system.sh zookeeper
 	@$(BIN)/shoal demo --jobs $(JOBS) --seed $(SEED) --out build/demo
 
-experiments: setup ## 1000 jobs while replicas, a host and the store die; half an hour: make experiments [SEED=1]
+experiments: setup ## 1000 jobs under kills, upgrades and without ZooKeeper; 45 minutes: make experiments [SEED=1]
 	@scripts/system.sh zookeeper
 	@scripts/system.sh postgres
 	@$(BIN)/shoal experiment failure --seed $(SEED)
