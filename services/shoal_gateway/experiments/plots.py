@@ -64,7 +64,8 @@ def throughput(
         axes.axvline(each.at, color="#cb181d", linewidth=0.8)
         axes.text(
             each.at, top * (0.97 - 0.055 * (each.number % 3)), str(each.number), color="white",
-            fontsize=7, ha="center", va="center",
+            # Above the legend, which must hide none.
+            fontsize=7, ha="center", va="center", zorder=6,
             bbox={"boxstyle": "circle,pad=0.22", "facecolor": "#cb181d", "edgecolor": "none"},
         )  # fmt: skip
     axes.set_xlabel("seconds since the run began")
