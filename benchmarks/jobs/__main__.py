@@ -8,7 +8,6 @@ until the client has seen the last job's terminal record.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import platform
@@ -143,16 +142,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "jobs": options.jobs,
         "rounds": options.rounds,
     }
-    with contextlib.ExitStack() as stack:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shoal-jobs-")))
-        if "rate" in parts:
-            found, more = rate(place, options.rounds, options.jobs)
-            rows += found
-            report |= more
-        if "stored" in parts:
-            rows += cost(place, options.rounds, options.jobs, options.stored)
-        if "losses" in parts:
-            report["losses"] = lost(place, max(40, options.jobs // 10))
+    try:
+        with tempfile.TemporaryDirectory(prefix="shoal-jobs-") as directory:
+            place = Path(directory)
+            if "rate" in parts:
+                found, more = rate(place, options.rounds, options.jobs)
+                rows += found
+                report |= more
+            if "stored" in parts:
+                rows += cost(place, options.rounds, options.jobs, options.stored)
+            if "losses" in parts:
+                report["losses"] = lost(place, max(40, options.jobs // 10))
+    except celery_side.MissingError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     report["rows"] = [{**row.record(), "values": row.values} for row in rows]
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "jobs.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

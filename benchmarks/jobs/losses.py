@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -56,16 +55,19 @@ def of_shoal(side: ShoalSide, killed: str, jobs: int) -> Loss:
     began = time.monotonic()
     ids, first = side.submit(jobs, application="wait", parameters={"seconds": str(NAP)})
     seen: dict[str, int] = {}
-    done = threading.Event()
+    quarter, done = threading.Event(), threading.Event()
 
     def follow() -> None:
-        seen.update(side.ended(ids, first, jobs))
+        for job_id, state in side.ends(ids, first):
+            seen[job_id] = state
+            if len(seen) >= jobs // 4:
+                quarter.set()
         done.set()
 
     follower = threading.Thread(target=follow, daemon=True)
     follower.start()
-    _wait_for(lambda: bool(children(side.pid(MANAGER))), "workers")
-    time.sleep(NAP * jobs / 8)  # a quarter of the way: two at once
+    if not quarter.wait(PATIENCE):
+        raise TimeoutError(f"{len(seen)} of {jobs} jobs had ended after {PATIENCE:g} s")
     if replica:
         side.fleet.kill(replica)
         side.fleet.start(replica)
@@ -87,7 +89,8 @@ def of_celery(side: CelerySide, killed: str, jobs: int) -> Loss:
     """Kills a "worker" process, the "manager" of them, or the "store" (Redis)."""
     began = time.monotonic()
     ids = side.submit(tasks.WAIT, jobs, NAP)
-    time.sleep(NAP * jobs / 8)  # a quarter of the way: two at once
+    if side.unended(ids[: jobs // 4], PATIENCE):
+        raise TimeoutError(f"a quarter of {jobs} tasks had not ended after {PATIENCE:g} s")
     if killed == "worker":
         os.kill(children(side.worker.pid)[0], signal.SIGKILL)
     elif killed == "manager":
@@ -106,11 +109,3 @@ def of_celery(side: CelerySide, killed: str, jobs: int) -> Loss:
     good = jobs - len(left) - failed
     side.forget(ids)
     return Loss("Celery", killed, jobs, good, failed, len(left), took)
-
-
-def _wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"there are no {what}")
-        time.sleep(0.01)  # another's process: there is no event for it

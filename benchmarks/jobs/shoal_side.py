@@ -53,8 +53,12 @@ class ShoalSide:
         began = time.perf_counter()
         ids, first = self.submit(jobs, single=single)
         submitted = time.perf_counter() - began
-        self.ended(ids, first, jobs)
-        return Round(jobs, submitted, time.perf_counter() - began, meter.per_job(jobs))
+        states = dict(self.ends(ids, first))
+        done = Round(jobs, submitted, time.perf_counter() - began, meter.per_job(jobs))
+        bad = sum(state != job_pb2.STATE_SUCCEEDED for state in states.values())
+        if bad:
+            raise RuntimeError(f"{bad} of {jobs} no-op jobs did not succeed, so their rate is none")
+        return done
 
     def submit(
         self,
@@ -87,20 +91,15 @@ class ShoalSide:
         events = (self.gateway.get(each).events[0].seq for each in ids[: SUBMITTERS + 1])
         return set(ids), min(events) - 1
 
-    def ended(self, ids: set[str], after: int, jobs: int) -> dict[str, int]:
-        """Waits until all have a terminal record; its state, by job."""
-        states: dict[str, int] = {}
+    def ends(self, ids: set[str], after: int) -> Iterator[tuple[str, int]]:
+        """Job and state of each terminal record, as it is written, until all have one."""
+        left = set(ids)
         for event in self.gateway.watch(after=after, states=sorted(TERMINAL)):
-            if event.job_id in ids:
-                states[event.job_id] = event.state
-                if len(states) == jobs:
-                    break
-        return states
-
-
-def failed(states: Mapping[str, int]) -> int:
-    """How many did not succeed."""
-    return sum(state != job_pb2.STATE_SUCCEEDED for state in states.values())
+            if event.job_id in left:
+                left.remove(event.job_id)
+                yield event.job_id, event.state
+                if not left:
+                    return
 
 
 @contextmanager

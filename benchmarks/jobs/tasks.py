@@ -51,6 +51,6 @@ def noop() -> None:
 
 @app.task(name=WAIT)  # type: ignore[untyped-decorator]
 def wait(seconds: float) -> float:
-    """Waits, so that there is something to kill."""
+    """Waits, so that there is something to kill: the waiting is the task's work."""
     time.sleep(seconds)
     return seconds

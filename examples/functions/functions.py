@@ -11,7 +11,7 @@ def noop() -> None:
 
 
 def wait(seconds: str) -> dict[str, float]:
-    """Waits, as a job does that others work for."""
+    """Waits, as a job does that others work for: the sleep is all that it is there for."""
     time.sleep(float(seconds))
     return {"seconds": float(seconds)}
 

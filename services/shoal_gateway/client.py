@@ -52,7 +52,7 @@ class ChecksumError(Exception):
 
 def state_name(state: int) -> str:
     """A state's name for people: ``RUNNING``."""
-    return job_pb2.State.Name(state).removeprefix("STATE_")  # type: ignore[arg-type]
+    return job_pb2.State.Name(state).removeprefix("STATE_")  # type: ignore[arg-type] # as above
 
 
 class Gateway:
@@ -135,7 +135,7 @@ class Gateway:
         while True:
             request = api_pb2.ListRequest(
                 owner=owner,
-                states=states,  # type: ignore[arg-type]
+                states=states,  # type: ignore[arg-type] # stubs want the enum, callers have ints
                 page_size=500,
                 page_token=token,
             )
@@ -169,7 +169,7 @@ class Gateway:
             request = api_pb2.WatchRequest(
                 job_id=job_id,
                 after=after,
-                states=states,  # type: ignore[arg-type]
+                states=states,  # type: ignore[arg-type] # stubs want the enum, callers have ints
             )
             try:
                 for response in self._api.Watch(request, wait_for_ready=True):

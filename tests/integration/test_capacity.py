@@ -1,16 +1,12 @@
 """The capacity experiment, reduced: a real fleet of three hosts, real Locust."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from shoal_gateway.experiments.capacity import run
 from shoal_gateway.experiments.settings import Settings
-
-SHOAL = Path(sys.executable).with_name("shoal")
+from tests.support.experiments import check
 
 
 @pytest.mark.timeout(300)
@@ -50,7 +46,3 @@ def test_a_reduced_run_measures_a_fleet_and_the_checker_finds_each_job(tmp_path,
     again = check(tmp_path)
     assert again.returncode == 1
     assert "no follower was told" in again.stdout
-
-
-def check(out):
-    return subprocess.run([SHOAL, "experiment", "check", out], capture_output=True, text=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -38,22 +39,49 @@ def _settings(
     return Settings(jobs, seed, place, store.value, seconds, small)
 
 
-@group.command()
-def failure(
-    jobs: Jobs = 1000,
-    seed: Seed = 1,
-    store: Kept = Store.SQLITE,
-    out: Out = None,
-    seconds: Seconds = 320.0,
-    small: Small = False,
-) -> None:
+def _under_faults(name: str, seconds: float, text: str) -> None:
+    """Adds the command of an experiment that jobs go through while something happens to them."""
+    arriving = seconds
+
+    def command(
+        jobs: Jobs = 1000,
+        seed: Seed = 1,
+        store: Kept = Store.SQLITE,
+        out: Out = None,
+        seconds: Seconds = arriving,
+        small: Small = False,
+    ) -> None:
+        # Only when it is run: what draws pictures takes a second to import.
+        module = importlib.import_module(f"shoal_gateway.experiments.{name.replace('-', '_')}")
+        raise typer.Exit(module.run(_settings(name, jobs, seed, store, out, seconds, small)))
+
+    group.command(name, help=text)(command)
+
+
+_under_faults(
+    "failure",
+    320.0,
     """Kill replicas of every service, pause one, lose a host; every job must succeed once.
 
     Examples:  shoal experiment failure    shoal experiment failure --store postgres --seed 7
-    """
-    from shoal_gateway.experiments.failure import run
+    """,
+)
+_under_faults(
+    "upgrade",
+    320.0,
+    """Roll every service to a second version under jobs, and a broken one back; none may fail.
 
-    raise typer.Exit(run(_settings("failure", jobs, seed, store, out, seconds, small)))
+    Examples:  shoal experiment upgrade    shoal experiment upgrade --jobs 60 --seconds 25 --small
+    """,
+)
+_under_faults(
+    "zookeeper-loss",
+    300.0,
+    """Kill ZooKeeper's leader, then all of it for a minute; calls and jobs must go on.
+
+    Examples:  shoal experiment zookeeper-loss    shoal experiment zookeeper-loss --small --jobs 60
+    """,
+)
 
 
 @group.command()
@@ -77,42 +105,6 @@ def capacity(
 
     settings = _settings("capacity", jobs, seed, store, out, 0.0, small)
     raise typer.Exit(run(settings, celery=celery))
-
-
-@group.command()
-def upgrade(
-    jobs: Jobs = 1000,
-    seed: Seed = 1,
-    store: Kept = Store.SQLITE,
-    out: Out = None,
-    seconds: Seconds = 320.0,
-    small: Small = False,
-) -> None:
-    """Roll every service to a second version under jobs, and a broken one back; none may fail.
-
-    Examples:  shoal experiment upgrade    shoal experiment upgrade --jobs 60 --seconds 25 --small
-    """
-    from shoal_gateway.experiments.upgrade import run
-
-    raise typer.Exit(run(_settings("upgrade", jobs, seed, store, out, seconds, small)))
-
-
-@group.command("zookeeper-loss")
-def zookeeper_loss(
-    jobs: Jobs = 1000,
-    seed: Seed = 1,
-    store: Kept = Store.SQLITE,
-    out: Out = None,
-    seconds: Seconds = 300.0,
-    small: Small = False,
-) -> None:
-    """Kill ZooKeeper's leader, then all of it for a minute; calls and jobs must go on.
-
-    Examples:  shoal experiment zookeeper-loss    shoal experiment zookeeper-loss --small --jobs 60
-    """
-    from shoal_gateway.experiments.zookeeper_loss import run
-
-    raise typer.Exit(run(_settings("zookeeper-loss", jobs, seed, store, out, seconds, small)))
 
 
 @group.command()

@@ -122,7 +122,13 @@ class Breaker:
     @contextmanager
     def leader_killed(self) -> Iterator[str]:
         """SIGKILL to the server that leads ZooKeeper's ensemble, and a new start."""
-        leader = next(each for each in self._fleet.zookeepers() if each.mode == "leader")
+        servers = self._fleet.zookeepers()
+        leader = next((each for each in servers if each.mode == "leader"), None)
+        if leader is None:
+            raise RuntimeError(
+                f"none of {len(servers)} ZooKeeper servers leads, so its leader can't be killed; "
+                f"their logs are in {self._fleet.layout.zookeeper}"
+            )
         leader.kill()
         try:
             yield "ZooKeeper's leader killed"

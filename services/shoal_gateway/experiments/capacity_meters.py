@@ -166,7 +166,7 @@ class Meters:
         jobs = 0.0
         below = _children()
         for replica in self._replicas:
-            assert replica.process is not None  # noqa: S101 - chosen so
+            assert replica.process is not None  # noqa: S101 - only those that run are looked at
             own, ended = _spent(replica.process.pid)
             used[replica.id] = own
             # A manager waits for its supervisors, and they for their jobs: the kernel adds up.

@@ -32,6 +32,8 @@ class Probe:
 class Prober:
     """Calls one after the other, on a thread of its own, as long as the context lasts.
 
+    What else goes wrong than a call ends the probing, and is raised where the context ends.
+
     Args:
         call: Makes one; raises `grpc.RpcError` when it fails.
         rate: Calls begun per second, where they are answered in time.
@@ -41,7 +43,8 @@ class Prober:
         self._call = call
         self._between = 1.0 / rate
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="prober", daemon=True)
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._guarded, name="prober", daemon=True)
         self.probes: list[Probe] = []
 
     def __enter__(self) -> Self:
@@ -51,6 +54,14 @@ class Prober:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _guarded(self) -> None:
+        try:
+            self._run()
+        except Exception as error:  # noqa: BLE001 - raised where the context ends
+            self._error = error
 
     def _run(self) -> None:
         due = time.monotonic()

@@ -67,6 +67,8 @@ def connected(cons: str) -> set[int]:
 class Meter:
     """Looks at the servers several times a second as long as the context lasts.
 
+    What goes wrong in looking is raised where somebody waits for a look, or where the context ends.
+
     Args:
         servers: Those to ask.
     """
@@ -76,6 +78,7 @@ class Meter:
         self._received: dict[int, int] = {}
         self._stopped = threading.Event()
         self._looked = threading.Condition()
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="zookeeper meter", daemon=True)
         self.samples: list[Sample] = []
 
@@ -88,6 +91,8 @@ class Meter:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         self._thread.join()
+        if self._error is not None:
+            raise self._error
 
     def wait(self, wanted: Callable[[Sample], bool], timeout: float) -> Sample | None:
         """The next look that finds what is wanted; None when there was none in time (seconds)."""
@@ -99,14 +104,21 @@ class Meter:
                     if wanted(sample):
                         return sample
                 seen = len(self.samples)
+                if self._error is not None:
+                    raise self._error
                 if not self._looked.wait(max(0.0, until - time.monotonic())):
                     return None
 
     def _run(self) -> None:
-        while not self._stopped.wait(EVERY):
-            sample = self._look()
+        while not self._stopped.wait(EVERY) and self._error is None:
+            sample = None
+            try:
+                sample = self._look()
+            except Exception as error:  # noqa: BLE001 - raised where somebody waits
+                self._error = error
             with self._looked:
-                self.samples.append(sample)
+                if sample is not None:
+                    self.samples.append(sample)
                 self._looked.notify_all()
 
     def _look(self) -> Sample:

@@ -137,8 +137,10 @@ def shortcomings(
         problems.append(f"{failed} plain calls failed")
     if told[KNOWING].get("job") != "SUCCEEDED":
         problems.append(f"the new caller {KNOWING}: {told[KNOWING]}")
-    if told[IGNORANT]["served"]:
-        problems.append("a caller without a snapshot was served, so ZooKeeper was not dead")
+    if told[IGNORANT].get("served") is not False:
+        problems.append(
+            f"a caller {IGNORANT} was served, so ZooKeeper was not dead: {told[IGNORANT]}"
+        )
     return problems
 
 
