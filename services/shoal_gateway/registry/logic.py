@@ -183,8 +183,16 @@ class Registry:
         with self._store.write() as connection:
             return claims.lease(connection, waiting, scheduler, limit, seconds)
 
-    def release(self, offers: Sequence[tuple[str, int]], reason: str) -> int:
-        """Takes offers back that nobody had room for; how many were still held."""
+    def release(
+        self, offers: Sequence[tuple[str, int]], reason: str, *, keep_place: bool = False
+    ) -> int:
+        """Takes offers back that nobody took; how many were still held.
+
+        Args:
+            offers: Jobs and the fences that they are held under.
+            reason: For the history.
+            keep_place: Whether they wait where they did, or behind all that wait.
+        """
         said = f"released: {reason}" if reason else "released by its scheduler"
         with self._store.write() as connection:
             transitions.lock(connection, (job_id for job_id, _ in offers))
@@ -196,7 +204,8 @@ class Registry:
                 if (before.id, before.fence) in wanted and before.state == LEASED
             ]
             transitions.write_many(
-                connection, [(before, Change(QUEUED, said), None) for before in held]
+                connection,
+                [(before, Change(QUEUED, said, keep_place=keep_place), None) for before in held],
             )
         return len(held)
 

@@ -86,6 +86,8 @@ class Change:
     # How the attempt that ran has ended; empty when none was running.
     outcome: str = ""
     publish: bool = False
+    # With QUEUED: it waits where it did, and not behind all that wait.
+    keep_place: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,7 +169,8 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
             )
         ]
         reason = check.optional(request.reason, "reason")
-        released = await self._writing(self._registry.release, offers, reason)
+        release = functools.partial(self._registry.release, keep_place=request.keep_place)
+        released = await self._writing(release, offers, reason)
         return registry_pb2.ReleaseResponse(released=released)
 
     async def Begin(

@@ -225,7 +225,7 @@ def _values(before: Standing, change: Change, seq: int) -> dict[Any, Any]:
         jobs.c.runner_id: "",
         jobs.c.cancelling: False,
     }
-    if change.state == QUEUED:
+    if change.state == QUEUED and not change.keep_place:
         # Behind those that wait already: a job that nobody can take must not block the rest.
         values[jobs.c.queued_seq] = seq
     if change.state in TERMINAL:

@@ -34,7 +34,16 @@ class QueueAwayError(Exception):
 
 
 class NobodyTookError(Exception):
-    """No manager answered for a chunk of offers: all full, none there, or too late."""
+    """No manager answered for a chunk of offers: all full, none there, or too late.
+
+    Args:
+        said: Why.
+        full: Whether every manager said that it has no room, before it looked at the offers.
+    """
+
+    def __init__(self, said: str, *, full: bool = False) -> None:
+        super().__init__(said)
+        self.full = full
 
 
 class Queue(Protocol):
@@ -47,8 +56,8 @@ class Queue(Protocol):
             QueueAwayError: it could not be asked.
         """
 
-    async def release(self, offers: Sequence[Offer], reason: str) -> None:
-        """Gives jobs back.
+    async def release(self, offers: Sequence[Offer], reason: str, *, keep_place: bool) -> None:
+        """Gives jobs back, to wait where they did or behind all that wait.
 
         Raises:
             QueueAwayError: it could not be asked.
@@ -91,13 +100,15 @@ class Settled:
     # To be offered elsewhere.
     left: tuple[Offer, ...]
     reason: str
+    # Of those left, what somebody could not run, or what nobody answered for: they may be to blame.
+    suspect: frozenset[str] = frozenset()
 
 
 def settled(offers: Sequence[Offer], items: Sequence[appmanager_pb2.StartResponse.Item]) -> Settled:
     """Reads a manager's verdicts; an offer without a known verdict counts as not taken."""
     verdicts = {item.job_id: item for item in items}
     started = taken = 0
-    left, reasons = [], []
+    left, reasons, suspect = [], [], set()
     for offer in offers:
         item = verdicts.get(offer.job_id)
         if item is not None and item.verdict == _Verdict.VERDICT_STARTED:
@@ -106,9 +117,12 @@ def settled(offers: Sequence[Offer], items: Sequence[appmanager_pb2.StartRespons
             taken += 1
         else:
             left.append(offer)
+            if item is None or item.verdict != _Verdict.VERDICT_FULL:
+                suspect.add(offer.job_id)
             if item is not None and item.verdict == _Verdict.VERDICT_UNABLE:
                 reasons.append(item.reason or "its host is not able to run it")
-    return Settled(started, taken, tuple(left), reasons[0] if reasons else "no slot is free")
+    reason = reasons[0] if reasons else "no slot is free"
+    return Settled(started, taken, tuple(left), reason, frozenset(suspect))
 
 
 def chunks(offers: Sequence[Offer], managers: int) -> list[Sequence[Offer]]:
@@ -194,6 +208,7 @@ class Dispatcher:
         """Finds managers for offers and gives back what found none; how many those are."""
         self.tally.on_offer += len(offers)
         left, reason = tuple(offers), "its scheduler stops"
+        suspect: set[str] = set()
         try:
             for _ in range(ROUNDS):
                 if not left or self._stopping.is_set():
@@ -202,28 +217,36 @@ class Dispatcher:
                     *(self._offer(flavor, chunk) for chunk in chunks(left, replicas))
                 )
                 left = tuple(offer for result in results for offer in result.left)
+                suspect.update(*(result.suspect for result in results))
                 reason = next((result.reason for result in results if result.left), reason)
                 if not any(result.started for result in results):
                     # Asking the same managers again at once would find them as they are.
                     break
         finally:
             self.tally.on_offer -= len(offers)
-        if left:
-            await self._give_back(flavor, left, reason)
+        for group, keep_place in (
+            ([offer for offer in left if offer.job_id not in suspect], True),
+            ([offer for offer in left if offer.job_id in suspect], False),
+        ):
+            if group:
+                await self._give_back(flavor, group, reason, keep_place=keep_place)
         return len(left)
 
     async def _offer(self, flavor: str, offers: Sequence[Offer]) -> Settled:
         try:
             result = settled(offers, await self._managers.start(flavor, offers))
         except NobodyTookError as error:
-            return Settled(0, 0, tuple(offers), str(error))
+            suspect = frozenset() if error.full else frozenset(each.job_id for each in offers)
+            return Settled(0, 0, tuple(offers), str(error), suspect)
         self.tally.started += result.started
         self.tally.taken += result.taken
         return result
 
-    async def _give_back(self, flavor: str, offers: Sequence[Offer], reason: str) -> None:
+    async def _give_back(
+        self, flavor: str, offers: Sequence[Offer], reason: str, *, keep_place: bool
+    ) -> None:
         try:
-            await self._queue.release(offers, reason)
+            await self._queue.release(offers, reason, keep_place=keep_place)
         except QueueAwayError as error:
             logger.warning(
                 "%d jobs of flavor %s could not be given back and wait for their leases' end: %s",

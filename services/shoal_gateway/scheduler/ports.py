@@ -55,11 +55,12 @@ class RegistryQueue:
             raise QueueAwayError(_said(error)) from error
         return answer.offers
 
-    async def release(self, offers: Sequence[Offer], reason: str) -> None:
+    async def release(self, offers: Sequence[Offer], reason: str, *, keep_place: bool) -> None:
         """Gives jobs back."""
         request = registry_pb2.ReleaseRequest(
             claims=[registry_pb2.Claim(job_id=offer.job_id, fence=offer.fence) for offer in offers],
             reason=reason,
+            keep_place=keep_place,
         )
         try:
             await self._registry.Release(request, timeout=CALL_TIMEOUT)
@@ -96,9 +97,11 @@ class FleetManagers:
         try:
             answer = await call
         except grpc.RpcError as error:
-            raise NobodyTookError(f"no manager of flavor {flavor} took it: {_said(error)}") from (
-                error
-            )
+            raise NobodyTookError(
+                f"no manager of flavor {flavor} took it: {_said(error)}",
+                # What a manager answers that is asked for more than it has room for.
+                full=error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED,
+            ) from error
         replica = replica_of(call)
         if replica is not None:
             turned_away = any(

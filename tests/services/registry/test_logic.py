@@ -113,6 +113,14 @@ def test_a_job_that_nobody_takes_goes_behind_the_others(hands):
     assert [each.job_id for each in hands.lease(1)] == [other]
 
 
+def test_a_job_that_only_found_no_room_keeps_its_place(hands):
+    ids = [hands.submit() for _ in range(3)]
+    first, second = hands.lease(2)
+    given = [(each.job_id, each.fence) for each in (second, first)]
+    assert hands.registry.release(given, "full", keep_place=True) == 2
+    assert [each.job_id for each in hands.lease(3)] == ids
+
+
 def test_release_changes_no_counter_and_only_under_its_fence(hands):
     job_id = hands.submit()
     (offer,) = hands.lease()

@@ -36,6 +36,7 @@ class FakeQueue:
         self.asked = []
         self.released = []
         self.reasons = []
+        self.behind = []
         self.away = False
         self.idle = asyncio.Event()
 
@@ -49,10 +50,12 @@ class FakeQueue:
             self.idle.set()
         return found
 
-    async def release(self, offers, reason):
+    async def release(self, offers, reason, *, keep_place):
         if self.away:
             raise QueueAwayError("UNAVAILABLE: nobody there")
         self.released += offers
+        if not keep_place:
+            self.behind += [each.job_id for each in offers]
         self.reasons.append(reason)
 
 
@@ -68,6 +71,7 @@ class FakeManagers:
         self.entered = asyncio.Event()
         self.unable = set()
         self.fail = None
+        self.full = False
 
     def flavors(self):
         return dict(self.served)
@@ -78,7 +82,7 @@ class FakeManagers:
         if self.hold is not None:
             await self.hold.wait()
         if self.fail is not None:
-            raise NobodyTookError(self.fail)
+            raise NobodyTookError(self.fail, full=self.full)
         items = []
         for each in offers:
             if each.job_id in self.unable:
@@ -130,12 +134,13 @@ async def test_what_finds_no_room_is_given_back_with_the_reason():
     assert len(managers.started) == 3
     assert len(queue.released) == 1
     assert queue.reasons == ["no slot is free"]
+    assert queue.behind == []
 
 
 async def test_a_full_fleet_is_not_asked_in_a_busy_loop():
     class Bottomless(FakeQueue):
-        async def release(self, offers, reason):
-            await super().release(offers, reason)
+        async def release(self, offers, reason, *, keep_place):
+            await super().release(offers, reason, keep_place=keep_place)
             self.waiting["local"] += offers
 
     queue, managers = Bottomless(jobs=50), FakeManagers(room=0)
@@ -157,7 +162,26 @@ async def test_what_one_manager_is_not_able_to_run_is_offered_again():
     assert managers.started == ["job-1"]
     assert [each.job_id for each in queue.released] == ["job-0"]
     assert queue.reasons == ["its disk is full"]
+    assert queue.behind == ["job-0"]
     assert managers.calls >= 3
+
+
+async def test_only_what_may_be_to_blame_itself_goes_behind_the_others():
+    queue, managers = FakeQueue(jobs=3), FakeManagers(room=1)
+    managers.unable = {"job-1"}
+    async with Running(queue, managers):
+        await until(lambda: len(queue.released) == 2)
+    assert len(managers.started) == 1
+    assert queue.behind == ["job-1"]
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_what_every_manager_refused_unseen_keeps_its_place(full):
+    queue, managers = FakeQueue(jobs=2), FakeManagers()
+    managers.fail, managers.full = "no manager took it", full
+    async with Running(queue, managers):
+        await until(lambda: len(queue.released) == 2)
+    assert sorted(queue.behind) == ([] if full else ["job-0", "job-1"])
 
 
 async def test_managers_that_do_not_answer_cost_no_job():

@@ -409,8 +409,13 @@ class ReleaseRequest(google.protobuf.message.Message):
 
     CLAIMS_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    KEEP_PLACE_FIELD_NUMBER: builtins.int
     reason: builtins.str
     """For the history: "all app managers of flavor local are full"."""
+    keep_place: builtins.bool
+    """They wait where they did, for only room was missing; else behind all that wait, so that a job
+    that nobody can take blocks nobody. A registry that does not know this field does the latter.
+    """
     @property
     def claims(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Claim]: ...
     def __init__(
@@ -418,8 +423,9 @@ class ReleaseRequest(google.protobuf.message.Message):
         *,
         claims: collections.abc.Iterable[global___Claim] | None = ...,
         reason: builtins.str = ...,
+        keep_place: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["claims", b"claims", "reason", b"reason"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["claims", b"claims", "keep_place", b"keep_place", "reason", b"reason"]) -> None: ...
 
 global___ReleaseRequest = ReleaseRequest
 
