@@ -14,35 +14,30 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 
 from shoal_gateway.appmanager import attempt as attempts
-from shoal_gateway.appmanager import supervisor, survivors
 from shoal_gateway.appmanager.attempt import Attempt, Spec
 from shoal_gateway.appmanager.calls import Call
+from shoal_gateway.appmanager.crew import place_of
+from shoal_gateway.appmanager.finishing import Finisher
 from shoal_gateway.appmanager.offers import Answer, Offer
-from shoal_gateway.appmanager.pool import Pool, place_of
+from shoal_gateway.appmanager.pool import Pool
 from shoal_gateway.appmanager.ports import (
     MANY,
-    Ended,
     Held,
     Registry,
     RegistryAwayError,
-    Result,
     TakenError,
 )
 from shoal_gateway.appmanager.runner import Runner
-from shoal_gateway.appmanager.shipping import MissingOutputError, fetch_inputs, ship_outputs
+from shoal_gateway.appmanager.shipping import fetch_inputs
 from shoal_gateway.objectstore import ObjectStore, ObjectStoreError
 
 logger = logging.getLogger(__name__)
 
 # Between uploads of what running jobs have written, seconds.
 LOGS_EVERY = 0.5
-# Between tries to report to a registry that is away, or to upload to a store that is, seconds.
-AGAIN = 0.5
 # Renewals in one lease: one may be lost, and one be late.
 RENEWALS = 4
 # Exit code after a defect of ours: EX_SOFTWARE of sysexits.h.
@@ -102,7 +97,9 @@ class AppManager:
             environment=attempts.surroundings(place, cache),
             commands=lambda: len(self._runners) + self._starting,
         )
-        self._finishers = ThreadPoolExecutor(max(2, slots), thread_name_prefix="finish")
+        self._finisher = Finisher(
+            registry, objects, threads=max(2, slots), stopped=self._stopped, done=self._forget
+        )
         self._threads = [
             threading.Thread(target=_vital, args=[work], name=name, daemon=True)
             for name, work in (("renewer", self._keep_leases), ("collector", self._collect))
@@ -131,7 +128,7 @@ class AppManager:
         self._stopped.set()
         for thread in self._threads:
             thread.join()
-        self._finishers.shutdown(cancel_futures=True)
+        self._finisher.close()
 
     @property
     def free(self) -> int:
@@ -228,7 +225,7 @@ class AppManager:
     def _give_back(self, runner: Runner, error: Exception) -> Answer:
         """Begun and given back: the registry queues it again, so its offer is settled."""
         runner.ended = True
-        self._finishers.submit(self._finish, runner, str(error))
+        self._finisher.finish(runner, str(error))
         return Answer(runner.attempt.spec.job_id, "taken", f"given back: {error}")
 
     def _unable(self, offer: Offer) -> str:
@@ -283,10 +280,10 @@ class AppManager:
             self._poll.register(runner.handle, select.EPOLLIN)
             logger.info("adopted %r", attempt)
         elif end is not None:
-            self._finishers.submit(self._finish, runner)
+            self._finisher.finish(runner)
         else:
             # The supervisor died while no manager lived: the host's fault, not the job's.
-            self._finishers.submit(self._finish, runner, "its supervisor and its manager died")
+            self._finisher.finish(runner, "its supervisor and its manager died")
 
     def _keep_leases(self) -> None:
         while not self._stopped.wait(self._lease / RENEWALS):
@@ -323,105 +320,9 @@ class AppManager:
                 if runner.handle in ready:
                     self._poll.unregister(runner.handle)
                     runner.note_end()
-                    self._finishers.submit(self._finish, runner)
+                    self._finisher.finish(runner)
                 elif not runner.ended:
                     runner.ship_logs()
-
-    def _finish(self, runner: Runner, abandoned: str = "") -> None:
-        """Uploads what is left and reports, for as long as that takes.
-
-        Args:
-            runner: Its supervisor has ended or never started.
-            abandoned: Why the host gives it back whatever it did; empty when it does not.
-        """
-        try:
-            end = runner.attempt.exit
-            if end is None:
-                # Only then is it reported, lest the next attempt runs beside what is left of it.
-                survivors.await_end(runner.attempt.spec.runner_id)
-            elif runner.lost and end.says_nothing:
-                # Somebody else has the job; there is nothing to say.
-                runner.ship_logs()
-                self._forget(runner)
-                return
-            result = None
-            if abandoned:
-                number = runner.attempt.spec.attempt
-                result = Result(runner.lease, number, Ended.ABANDONED, abandoned)
-            while result is None and not self._stopped.is_set():
-                result = self._result(runner)
-            if result is not None:
-                self._report(runner, result)
-        except Exception:
-            # In a pool nobody would hear of it; the lease runs out and the job starts elsewhere.
-            logger.exception("%r could not be finished", runner.attempt)
-            self._forget(runner)
-
-    def _result(self, runner: Runner) -> Result | None:
-        """How an attempt ended; None when the store failed and it is to be looked at again."""
-        number, end = runner.attempt.spec.attempt, runner.attempt.exit
-        if runner.cancelled:
-            runner.ship_logs()
-            return Result(runner.lease, number, Ended.CANCELLED, "ended on request")
-        lease = runner.lease
-        if end is None:
-            runner.ship_logs()
-            return Result(lease, number, Ended.SUPERVISOR_LOST, "its supervisor died")
-        if end.says_nothing:
-            # Not by this manager: a host that shuts down says it to all, and jobs are not to blame.
-            runner.ship_logs()
-            return Result(lease, number, Ended.ABANDONED, f"its host ended it: {end.reason}")
-        try:
-            runner.ship_last_logs()
-            if end.exit_code == 0 and not end.reason:
-                files = ship_outputs(runner.attempt, self._objects)
-                return Result(lease, number, Ended.SUCCEEDED, "", 0, files)
-        except MissingOutputError as error:
-            return Result(lease, number, Ended.FAILED, str(error), end.exit_code)
-        except ObjectStoreError as error:
-            logger.warning("%r can't be stored yet: %s", runner.attempt, error)
-            self._stopped.wait(AGAIN)
-            return None
-        return Result(lease, number, Ended.FAILED, end.reason, end.exit_code)
-
-    def _report(self, runner: Runner, result: Result) -> None:
-        while not self._stopped.is_set():
-            try:
-                refused = self._registry.report(result)
-            except RegistryAwayError as error:
-                logger.warning("%r is not reported yet: %s", runner.attempt, error)
-                self._stopped.wait(AGAIN)
-                continue
-            if refused is None:
-                logger.info("%r %s %s", runner.attempt, result.ended.value, result.reason)
-                if result.ended is Ended.SUCCEEDED:
-                    # The host's own word, so that nobody has to believe the store's.
-                    entry = {"event": "published", "fence": result.lease.fence}
-                    supervisor.write_ledger(asdict(runner.attempt.spec), entry)
-            elif result.ended is not Ended.CANCELLED and self._was_cancelled(runner):
-                # Its end and the wish for it crossed; the wish moved the fence.
-                result = Result(runner.lease, result.attempt, Ended.CANCELLED, "ended on request")
-                continue
-            else:
-                logger.warning(
-                    "the report of %r (%s, %d files) was refused: %s",
-                    runner.attempt,
-                    result.ended.value,
-                    len(result.files),
-                    refused,
-                )
-            self._forget(runner)
-            return
-
-    def _was_cancelled(self, runner: Runner) -> bool:
-        if not runner.cancelled:
-            try:
-                ((held, fence),) = self._registry.renew([runner.lease])
-            except RegistryAwayError:
-                return False
-            if held is Held.CANCEL:
-                runner.cancel(fence)
-        return runner.cancelled
 
     def _forget(self, runner: Runner) -> None:
         runner.attempt.remove()

@@ -2,18 +2,14 @@
 
 One thread owns the workers. Other threads hand it calls, and tell it to look by a descriptor that
 it polls together with the workers' sockets. What takes time (inputs, outputs, logs, the dead) is
-done on a few threads beside it.
+done on a few threads beside it. All that one thread decides over one table of calls stands here,
+which is why the file is long; the processes are the crew's.
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import logging
-import os
-import select
 import shutil
-import signal
 import threading
 import time
 from collections import deque
@@ -22,8 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from shoal_gateway.appmanager import endings, supervisor, survivors, worker
+from shoal_gateway.appmanager import endings, supervisor, worker
 from shoal_gateway.appmanager.calls import Call
+from shoal_gateway.appmanager.crew import Crew, bury_others
 from shoal_gateway.appmanager.endings import Files
 from shoal_gateway.appmanager.ledger import Ledger
 from shoal_gateway.appmanager.offers import Answer, Offer
@@ -39,14 +36,10 @@ logger = logging.getLogger(__name__)
 LOOK = 0.25
 # Seconds that a call waits for a worker before another manager gets it.
 PATIENCE = 5.0
-# Seconds until a worker that could not start is tried again.
-AGAIN = 1.0
 # Seconds that calls have to end when the manager leaves, and reports to get through.
 GRACE = 5.0
 
 LEAVES = "its manager leaves"
-# Environment variable that workers and what they start are born with: the pool's directory.
-POOL_MARK = "SHOAL_POOL"
 
 
 class Pool:
@@ -78,11 +71,8 @@ class Pool:
         self._registry = registry
         self._stopped = threading.Event()
         self._files = Files(objects, self._stopped)
-        self._root = root
         self._place = place
         self._slots = slots
-        self._python = python
-        self._environment = {**environment, POOL_MARK: str(place)}
         self._commands = commands
         self._ledger = Ledger(root / "ledger.jsonl")
         self._prefetch = Prefetch(slots)
@@ -94,11 +84,7 @@ class Pool:
         self._queue: deque[Call] = deque()
         # What other threads want done on the pool's.
         self._errands: deque[Callable[[], None]] = deque()
-        self._awake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._poll = select.epoll()
-        self._workers: dict[int, Worker] = {}
-        self._numbers = itertools.count(1)
-        self._spawn_after = 0.0
+        self._crew = Crew(python, place, environment, slots)
         self._looked = 0.0
         self._leaving = False
         self._emptied = threading.Event()
@@ -113,7 +99,6 @@ class Pool:
             vital: Runs what the manager can't be without.
         """
         bury_others(self._place.parent)
-        self._poll.register(self._awake, select.EPOLLIN)
         self._threads = [
             threading.Thread(target=vital, args=[work], name=name, daemon=True)
             for name, work in (("pool", self._run), ("call reports", self._reporter.run))
@@ -132,12 +117,8 @@ class Pool:
         self._helpers.shutdown()
         self._reporter.close()
         reports.join(GRACE)
-        with self._lock:
-            os.close(self._awake)
-            self._awake = -1
-        self._poll.close()
+        self._crew.close()
         self._ledger.close()
-        shutil.rmtree(self._place, ignore_errors=True)
 
     @property
     def busy(self) -> int:
@@ -151,9 +132,7 @@ class Pool:
 
     def wake(self) -> None:
         """Looks now: a slot may have become free, or a call is to be ended."""
-        with self._lock:
-            if self._awake >= 0:
-                os.eventfd_write(self._awake, 1)
+        self._crew.wake()
 
     def room(self, offer: Offer) -> bool:
         """Whether an offer may be taken now."""
@@ -215,41 +194,24 @@ class Pool:
 
     def _run(self) -> None:
         while not self._ended:
-            for descriptor, _ in self._poll.poll(LOOK):
-                if descriptor == self._awake:
-                    os.eventfd_read(self._awake)
-                elif (found := self._workers.get(descriptor)) is not None:
-                    self._hear(found, ended=descriptor == found.end)
+            for speaker, ended in self._crew.wait(LOOK):
+                # One look may bring both a worker's last words and its end.
+                if self._crew.has(speaker):
+                    self._hear(speaker, ended=ended)
             while self._errands:
                 self._errands.popleft()()
             now = time.monotonic()
             if now - self._looked >= LOOK:
                 self._looked = now
                 self._look(now)
-            self._spawn(now)
+            if not self._leaving:
+                self._crew.fill(now)
             self._dispatch(now)
             if self._leaving and not self._open:
                 self._emptied.set()
-        for each in self._all():
+        for each in self._crew.all():
             each.kill(LEAVES)
-            self._remove(each)
-
-    def _all(self) -> list[Worker]:
-        return list(dict.fromkeys(self._workers.values()))
-
-    def _spawn(self, now: float) -> None:
-        """Workers for all slots; where they can't start, one try at a time."""
-        while len(self._all()) < self._slots and now >= self._spawn_after and not self._leaving:
-            directory = self._place / str(next(self._numbers))
-            try:
-                made = Worker(self._python, directory, self._environment)
-            except OSError as error:
-                logger.warning("a worker could not be started, trying again: %s", error)
-                self._spawn_after = now + AGAIN
-                return
-            for descriptor in (made.fileno(), made.end):
-                self._workers[descriptor] = made
-                self._poll.register(descriptor, select.EPOLLIN)
+            self._crew.bury(each)
 
     def _hear(self, speaker: Worker, *, ended: bool) -> None:
         """What a worker says; the last words of one that has ended come first."""
@@ -284,10 +246,7 @@ class Pool:
         """Stores what a call has left, then frees its worker. On a helper's thread."""
         try:
             result = self._files.stored(call, speaker.directory, code, reason)
-            if result is not None:
-                self._reporter.put(call, result)
-            else:
-                self._reported(call)
+            self._settle(call, result)
             if not retire:
                 worker.clear(speaker.directory)
         except OSError as error:
@@ -303,11 +262,8 @@ class Pool:
             speaker.kill("something of a call goes on in it")
 
     def _died(self, dead: Worker) -> None:
-        code = self._remove(dead)
+        code = self._crew.bury(dead)
         call = dead.call
-        if not dead.ready and not dead.doomed:
-            logger.warning("a worker can't start: %s", dead.last_words() or f"exit code {code}")
-            self._spawn_after = time.monotonic() + AGAIN
         if call is None:
             shutil.rmtree(dead.directory, ignore_errors=True)
         elif not call.ended:
@@ -321,20 +277,11 @@ class Pool:
         """Sees to what is left of a call whose worker died. On a helper's thread."""
         self._files.last_logs(call, dead.directory)
         shutil.rmtree(dead.directory, ignore_errors=True)
-        if result is None:
-            self._reported(call)
-        else:
-            self._reporter.put(call, result)
-
-    def _remove(self, gone: Worker) -> int:
-        for descriptor in (gone.fileno(), gone.end):
-            del self._workers[descriptor]
-            self._poll.unregister(descriptor)
-        return gone.bury()
+        self._settle(call, result)
 
     def _look(self, now: float) -> None:
         """Limits, wishes and logs of what runs; patience of what waits."""
-        for each in self._all():
+        for each in self._crew.all():
             call = each.call
             if call is None or call.ended:
                 continue
@@ -353,7 +300,7 @@ class Pool:
 
     def _dispatch(self, now: float) -> None:
         """Gives calls to workers that have nothing to do, each noted before it is made."""
-        idle = [each for each in self._all() if each.ready and not each.doomed]
+        idle = [each for each in self._crew.all() if each.ready and not each.doomed]
         running = sum(each.call is not None for each in idle)
         given: list[tuple[Worker, Call]] = []
         for each in idle:
@@ -383,8 +330,7 @@ class Pool:
                 self._prefetch.remove(call.runner_id)
             if not (call.cancelled or call.lost):
                 return call
-            self._close_call(call)
-            self._settle(call, endings.unmade(call))
+            self._over(call, endings.unmade(call))
 
     def _prepare(self, each: Worker, call: Call) -> None:
         """Fetches inputs, then hands the call over. On a helper's thread."""
@@ -397,8 +343,7 @@ class Pool:
             if not call.ended:
                 line = endings.line(each.pid, 0, supervisor.KILLED)
                 self._ledger.write([{**call.who, **line}])
-                self._close_call(call)
-                self._settle(call, endings.given_back(call, failure))
+                self._over(call, endings.given_back(call, failure))
                 each.kill(failure)
 
         self._errand(give_back)
@@ -409,8 +354,7 @@ class Pool:
                 self._queue.remove(call)
             except ValueError:
                 return
-        self._close_call(call)
-        self._settle(call, result)
+        self._over(call, result)
 
     def _leave(self) -> None:
         self._leaving = True
@@ -420,13 +364,18 @@ class Pool:
             self._drop(call, endings.given_back(call, LEAVES))
 
     def _end(self) -> None:
-        for each in self._all():
+        for each in self._crew.all():
             if each.call is not None and not each.call.ended:
                 each.kill(LEAVES)
                 self._died(each)
         self._ended = True
 
     # From any thread.
+
+    def _over(self, call: Call, result: Result | None) -> None:
+        """It has ended, and nothing of it is to be fetched."""
+        self._close_call(call)
+        self._settle(call, result)
 
     def _settle(self, call: Call, result: Result | None) -> None:
         if result is None:
@@ -463,24 +412,3 @@ class Pool:
         except Exception:
             # In a pool nobody would hear of it; the call's lease is renewed until someone looks.
             logger.exception("%s of %r failed", work.__name__, arguments)
-
-
-def place_of(root: Path, flavor: str) -> Path:
-    """Where the workers of this process have their directories."""
-    pid = os.getpid()
-    return root / "pool" / flavor / f"{pid}.{supervisor.start_ticks(pid)}"
-
-
-def bury_others(parent: Path) -> None:
-    """Ends what is left of the pools of managers that have ended, and clears it away.
-
-    Their workers ended with them; what functions had started may not have.
-    """
-    for place in sorted(parent.iterdir()) if parent.is_dir() else []:
-        pid, _, started = place.name.partition(".")
-        if pid.isdigit() and str(supervisor.start_ticks(int(pid))) == started:
-            continue
-        for orphan in survivors.marked(str(place), POOL_MARK):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(orphan, signal.SIGKILL)
-        shutil.rmtree(place, ignore_errors=True)

@@ -1,4 +1,7 @@
-"""What is sent again, and which replicas an asyncio channel has; `tests/sdk/channel` says more."""
+"""What is sent again, and which replicas an asyncio channel has; `tests/sdk/channel` says more.
+
+One file, for all of it shares servers that fail as they are told.
+"""
 
 from __future__ import annotations
 

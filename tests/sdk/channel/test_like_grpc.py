@@ -1,4 +1,7 @@
-"""What grpc's own channel does, ours does: every test runs on both."""
+"""What grpc's own channel does, ours does: every test runs on both.
+
+One list of behaviours in one file, so that what is missing in it can be seen.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is sent again, where to, how often, and what the caller is told in the end."""
+"""What is sent again, where to, how often, and what the caller is told in the end.
+
+One file, for all of it shares servers that fail as they are told.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The blocking server, with real grpc and a directory in memory."""
+"""The blocking server, with real grpc and a directory in memory.
+
+One file, in the order of a server's life: it is made, serves, is announced, drains, ends.
+"""
 
 import errno
 import os
