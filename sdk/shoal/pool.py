@@ -1,8 +1,8 @@
 """A channel's replicas: which there are, one endpoint for each, and their goodbyes.
 
 The pool is the part that the sync and the asyncio channel share. What differs, opening grpc
-channels and talking over them, is behind `Transport`. One lock holds the table together, and what is done under
-it stands in one file, so that it can be read whole.
+channels and talking over them, is behind `Transport`. One lock holds the table together, and what
+is done under it stands in one file, so that it can be read whole.
 """
 
 from __future__ import annotations
