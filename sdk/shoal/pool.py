@@ -12,7 +12,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 import grpc
@@ -52,7 +52,7 @@ Filter = Callable[[Replica], bool]
 class Transport(Protocol):
     """How a channel opens and closes connections, and does things later."""
 
-    def open(self, target: str) -> Any:
+    def open(self, target: str, announced: Mapping[str, str]) -> Any:
         """A grpc channel to one replica, not connected yet."""
 
     def close(self, channel: Any) -> None:
@@ -90,21 +90,21 @@ class Endpoint:
         "_lock",
         "_missed",
         "_pool",
-        "_target",
+        "_replica",
         "_wanted",
         "callables",
         "closed",
         "greeted",
     )
 
-    def __init__(self, pool: Pool, target: str) -> None:
+    def __init__(self, pool: Pool, replica: Replica) -> None:
         self.callables: dict[int, Any] = {}
         self.greeted = False
         self.closed = False
         self._wanted = False
         self._missed = 0
         self._pool = pool
-        self._target = target
+        self._replica = replica
         self._lock = threading.Lock()
         self._channel: Any = None
 
@@ -118,9 +118,13 @@ class Endpoint:
         if self._channel is None:
             with self._lock:
                 if self.closed:
-                    raise ValueError(f"Cannot invoke RPC on closed channel to {self._target}")
+                    raise ValueError(
+                        f"Cannot invoke RPC on closed channel to {self._replica.target}"
+                    )
                 if self._channel is None:
-                    self._channel = self._pool.transport.open(self._target)
+                    self._channel = self._pool.transport.open(
+                        self._replica.target, self._replica.metadata
+                    )
             self.greet()
         return self._channel
 
@@ -246,7 +250,7 @@ class Pool:
         self._unsubscribe: Callable[[], None] | None = None
         self.balancer: Balancer[Endpoint] = Balancer(
             self.policy,
-            connect=lambda replica: Endpoint(self, replica.target),
+            connect=lambda replica: Endpoint(self, replica),
             clock=self.clock,
             rng=random.Random(),  # noqa: S311 - no secret
             lock=threading.RLock(),

@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 
-from shoal import addresses, forks, signals, standard
+from shoal import addresses, forks, keepalive, signals, standard
 from shoal.admission import Admission, Workers
 from shoal.drain import STEP, Drain, Phase, Roster
 from shoal.drainreport import DrainReport
@@ -51,7 +51,8 @@ class Server(Shell, grpc.Server):
         weight: Share of traffic it asks for.
         metadata: Anything else to announce.
         workers: Threads for handlers; a stream occupies one while it lasts.
-        options: grpc's server options. Ports are not shared unless ``grpc.so_reuseport`` says so.
+        options: grpc's server options. Ports are not shared unless ``grpc.so_reuseport`` says so,
+            and callers' pings are borne every 5 s.
         interceptors: grpc's.
         compression: grpc's default compression.
         maximum_concurrent_rpcs: Beyond them grpc answers RESOURCE_EXHAUSTED.
@@ -104,7 +105,7 @@ class Server(Shell, grpc.Server):
             Identity.of(
                 service,
                 id,
-                metadata,
+                {**keepalive.announced(options), **(metadata or {})},
                 version=version,
                 flavor=flavor,
                 zone=zone,
@@ -132,7 +133,7 @@ class Server(Shell, grpc.Server):
                 Gate(self.roster, self._care, self._pool, self.load, admission),
                 *interceptors,
             ],
-            options=addresses.exclusive(options),
+            options=addresses.exclusive([*keepalive.SERVER.items(), *options]),
             compression=compression,
             maximum_concurrent_rpcs=maximum_concurrent_rpcs,
         )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
 
-from shoal import connectivity, forks
+from shoal import connectivity, forks, keepalive
 from shoal.worker import Worker
 from shoal_protos.v1 import replica_pb2
 
@@ -37,9 +37,9 @@ MISSED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 Options = Sequence[tuple[str, Any]]
 
 
-def merged(options: Options) -> list[tuple[str, Any]]:
-    """The caller's channel options over our defaults."""
-    return list({**DEFAULTS, **dict(options)}.items())
+def merged(options: Options, announced: Mapping[str, str]) -> list[tuple[str, Any]]:
+    """The caller's channel options over our defaults, for a replica that announced this."""
+    return list({**DEFAULTS, **keepalive.pings(announced), **dict(options)}.items())
 
 
 class _Housekeeping:
@@ -105,17 +105,18 @@ class SyncTransport:
         compression: grpc.Compression | None,
     ) -> None:
         self._credentials = credentials
-        self._options = merged(options)
+        self._options = options
         self._compression = compression
         # The last word said over each open channel.
         self._words: dict[grpc.Channel, _Word] = {}
 
-    def open(self, target: str) -> grpc.Channel:
-        """A channel to one replica."""
+    def open(self, target: str, announced: Mapping[str, str]) -> grpc.Channel:
+        """A channel to one replica, which announced this in its metadata."""
         forks.starts()
+        options = merged(self._options, announced)
         if self._credentials is None:
-            return grpc.insecure_channel(target, self._options, self._compression)
-        return grpc.secure_channel(target, self._credentials, self._options, self._compression)
+            return grpc.insecure_channel(target, options, self._compression)
+        return grpc.secure_channel(target, self._credentials, options, self._compression)
 
     def close(self, channel: grpc.Channel) -> None:
         """Closes it; waits up to half a second for the answer to a goodbye."""

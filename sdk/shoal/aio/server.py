@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from shoal import addresses, forks, signals, standard
+from shoal import addresses, forks, keepalive, signals, standard
 from shoal.admission import Admission
 from shoal.aio.gate import AioGate
 from shoal.drain import STEP, Drain, Phase, Roster
@@ -49,7 +49,8 @@ class Server(Shell, grpc.aio.Server):
         weight: Share of traffic it asks for.
         metadata: Anything else to announce.
         executor: Threads for handlers that are not coroutines.
-        options: grpc's server options. Ports are not shared unless ``grpc.so_reuseport`` says so.
+        options: grpc's server options. Ports are not shared unless ``grpc.so_reuseport`` says so,
+            and callers' pings are borne every 5 s.
         interceptors: grpc.aio's.
         compression: grpc's default compression.
         maximum_concurrent_rpcs: Beyond them grpc answers RESOURCE_EXHAUSTED.
@@ -102,7 +103,7 @@ class Server(Shell, grpc.aio.Server):
             Identity.of(
                 service,
                 id,
-                metadata,
+                {**keepalive.announced(options), **(metadata or {})},
                 version=version,
                 flavor=flavor,
                 zone=zone,
@@ -127,7 +128,7 @@ class Server(Shell, grpc.aio.Server):
         self._server: grpc.aio.Server = grpc.aio.server(
             executor,
             interceptors=[AioGate(self.roster, self.load, admission), *interceptors],
-            options=addresses.exclusive(options),
+            options=addresses.exclusive([*keepalive.SERVER.items(), *options]),
             compression=compression,
             maximum_concurrent_rpcs=maximum_concurrent_rpcs,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -41,7 +41,7 @@ class AioTransport:
     ) -> None:
         self._loop = loop
         self._credentials = credentials
-        self._options = merged(options)
+        self._options = options
         self._compression = compression
         self._interceptors = interceptors
         # The loop holds tasks weakly; a goodbye must live until it is said.
@@ -49,15 +49,14 @@ class AioTransport:
         # The last word said over each open channel; words over one keep their order.
         self._words: dict[grpc.aio.Channel, asyncio.Task[None]] = {}
 
-    def open(self, target: str) -> grpc.aio.Channel:
-        """A channel to one replica."""
+    def open(self, target: str, announced: Mapping[str, str]) -> grpc.aio.Channel:
+        """A channel to one replica, which announced this in its metadata."""
         forks.starts(aio=True)
+        options = merged(self._options, announced)
         if self._credentials is None:
-            return grpc.aio.insecure_channel(
-                target, self._options, self._compression, self._interceptors
-            )
+            return grpc.aio.insecure_channel(target, options, self._compression, self._interceptors)
         return grpc.aio.secure_channel(
-            target, self._credentials, self._options, self._compression, self._interceptors
+            target, self._credentials, options, self._compression, self._interceptors
         )
 
     def close(self, channel: grpc.aio.Channel) -> None:

@@ -141,7 +141,7 @@ async def test_it_serves_announces_and_is_a_grpc_server(made, directory, channel
     assert isinstance(server, grpc.aio.Server)
     replica = await server.serve(directory, bind="[::1]:0")
     assert directory.watch("echo").replicas() == (replica,)
-    assert dict(replica.metadata) == {"colour": "red", "protos": ECHO}
+    assert dict(replica.metadata) == {"colour": "red", "keepalive": "10", "protos": ECHO}
     answer = await echo_pb2_grpc.EchoStub(channel_to(replica.target)).Echo(REQUEST, timeout=WAIT)
     assert answer.server == "one"
     assert await server.wait_for_termination(0.01)

@@ -54,7 +54,7 @@ def test_it_serves_and_announces_what_it_is(made, directory, stub_to):
         "one", "127.0.0.1", "1.4", "sql",
     )  # fmt: skip
     assert (replica.zone, replica.host, replica.weight) == ("z1", "host-1", 2.0)
-    assert dict(replica.metadata) == {"colour": "red", "protos": ECHO}
+    assert dict(replica.metadata) == {"colour": "red", "keepalive": "10", "protos": ECHO}
     assert stub_to(replica.target).Echo(REQUEST, timeout=WAIT).server == "one"
     assert replica.target in repr(server)
 
