@@ -45,12 +45,13 @@ demo: setup ## 100 real jobs while replicas and a host die: make demo [JOBS=100]
 	@scripts/system.sh zookeeper
 	@$(BIN)/shoal demo --jobs $(JOBS) --seed $(SEED) --out build/demo
 
-experiments: setup ## 1000 jobs under kills, upgrades and without ZooKeeper; 45 minutes: make experiments [SEED=1]
+experiments: setup ## 1000 jobs under kills, upgrades, bad networks and without ZooKeeper; 50 minutes: make experiments [SEED=1]
 	@scripts/system.sh zookeeper
 	@scripts/system.sh postgres
 	@$(BIN)/shoal experiment failure --seed $(SEED)
 	@$(BIN)/shoal experiment failure --seed $(SEED) --store postgres --out build/experiments/failure-postgres
 	@$(BIN)/shoal experiment upgrade --seed $(SEED)
+	@$(BIN)/shoal experiment partition --seed $(SEED)
 	@$(BIN)/shoal experiment zookeeper-loss --seed $(SEED)
 
 experiment-capacity: setup ## How many jobs one replica of each service does, and three; 11 minutes, machine to itself

@@ -82,6 +82,14 @@ _under_faults(
     Examples:  shoal experiment zookeeper-loss    shoal experiment zookeeper-loss --small --jobs 60
     """,
 )
+_under_faults(
+    "partition",
+    320.0,
+    """Break the network between live replicas: drop, delay, half-open, one way, a host cut off.
+
+    Examples:  shoal experiment partition    shoal experiment partition --small --jobs 60
+    """,
+)
 
 
 @group.command()

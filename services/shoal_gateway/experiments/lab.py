@@ -32,6 +32,7 @@ from shoal_gateway.experiments.history import History
 from shoal_gateway.experiments.settings import Settings
 from shoal_gateway.experiments.workload import Task
 from shoal_gateway.fleet import Fleet, FleetError
+from shoal_gateway.fleet.fleet import Route
 from shoal_gateway.fleet.pginstalled import PostgresError
 
 logger = logging.getLogger(__name__)
@@ -140,6 +141,7 @@ def experiment(
     hosts: int = 3,
     ensemble: int = 1,
     slots: int = 2,
+    route: Route | None = None,
 ) -> int:
     """Runs an experiment from a fresh fleet to its report.
 
@@ -150,6 +152,7 @@ def experiment(
         hosts: Of the fleet.
         ensemble: ZooKeeper servers.
         slots: Of each app manager.
+        route: Of each replica's ways, as `Fleet.up` takes it.
 
     Returns:
         The exit code: 0 when the report is good.
@@ -162,7 +165,12 @@ def experiment(
             observations = observed()
             with (
                 fresh_fleet(
-                    out / "fleet", hosts=hosts, ensemble=ensemble, slots=slots, store=settings.store
+                    out / "fleet",
+                    hosts=hosts,
+                    ensemble=ensemble,
+                    slots=slots,
+                    store=settings.store,
+                    route=route,
                 ) as fleet,
                 fleet.directory_of() as directory,
             ):

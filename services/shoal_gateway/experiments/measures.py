@@ -35,12 +35,16 @@ def per_second(moments: Iterable[float], seconds: float) -> list[int]:
     return [counts[second] for second in range(int(seconds) + 1)]
 
 
-def latencies(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def latencies(
+    lines: Sequence[dict[str, Any]], between: tuple[float, float] = (0.0, math.inf)
+) -> dict[str, dict[str, float]]:
     """Percentiles of the answers to submits, and of the time from submit to the end was told.
 
     Args:
         lines: Of a history.
+        between: Only of jobs that were first submitted then, in seconds after its begin.
     """
+    began = lines[0]["monotonic"] if lines else 0.0
     submitted: dict[str, float] = {}
     answers, jobs = [], []
     keys: dict[str, str] = {}
@@ -50,8 +54,10 @@ def latencies(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
             case "submit":
                 submitted.setdefault(line["key"], line["monotonic"])
             case "acknowledged":
-                answers.append(line["monotonic"] - submitted[line["key"]])
-                keys[line["job_id"]] = line["key"]
+                asked = submitted[line["key"]]
+                if between[0] <= asked - began < between[1]:
+                    answers.append(line["monotonic"] - asked)
+                    keys[line["job_id"]] = line["key"]
             case "terminal":
                 ends.setdefault(line["job_id"], line["monotonic"])
     jobs = [ends[job_id] - submitted[key] for job_id, key in keys.items() if job_id in ends]

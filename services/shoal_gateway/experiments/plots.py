@@ -1,15 +1,17 @@
-"""Pictures of a run: what was done each second, and what was broken meanwhile."""
+"""Pictures of a run: what was done each second, how long calls took, what was broken meanwhile."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from shoal_gateway.experiments.faults import Happened
 from shoal_gateway.experiments.measures import per_second
+from shoal_gateway.experiments.prober import Probe
 
 COLOURS = ("#9ecae1", "#fdae6b", "#a1d99b", "#bcbddc")
 # Entries of the legend in one column.
@@ -84,3 +86,59 @@ def throughput(
         )  # fmt: skip
     FigureCanvasAgg(figure)
     figure.savefig(path, bbox_inches="tight")
+
+
+def calls(
+    path: Path,
+    probes: Mapping[str, Sequence[Probe]],
+    happened: Sequence[Happened],
+    began: float,
+    seconds: float,
+    title: str,
+) -> None:
+    """Writes the picture of plain calls: a panel for each kind of caller over one time axis.
+
+    Args:
+        path: A PNG file.
+        probes: By kind of caller, its calls.
+        happened: What was broken.
+        began: Monotonic time from which seconds are counted.
+        seconds: How long the run took.
+        title: Above it.
+    """
+    figure = Figure(figsize=(13.0, 1.0 + 2.8 * len(probes)), dpi=110, layout="constrained")
+    panels = figure.subplots(len(probes), sharex=True, sharey=True, squeeze=False)[:, 0]
+    for panel, (name, its) in zip(panels, probes.items(), strict=True):
+        calls_panel(panel, its, began)
+        bands(panel, happened)
+        panel.set_ylabel(f"plain call, ms\n{name}")
+        for each in happened:
+            panel.annotate(
+                str(each.number), (each.at, 1.0), xycoords=("data", "axes fraction"),
+                xytext=(2, -2), textcoords="offset points", fontsize=8, va="top", color="#cb181d",
+            )  # fmt: skip
+    panels[-1].set_xlim(0.0, seconds)
+    panels[-1].set_xlabel("seconds since the run began")
+    figure.suptitle(title, x=0.02, ha="left", fontsize=11)
+    FigureCanvasAgg(figure)
+    figure.savefig(path)
+
+
+def calls_panel(axes: Axes, probes: Sequence[Probe], began: float) -> None:
+    """How long each of the calls took, and which failed."""
+    kinds = (("answered", ".", "#1b6ca8", False), ("failed", "x", "#cb181d", True))
+    for word, marker, colour, failed in kinds:
+        its = [each for each in probes if bool(each.failure) is failed]
+        if its or not failed:
+            axes.plot(
+                [each.at - began for each in its], [each.seconds * 1e3 for each in its],
+                marker, markersize=5 if failed else 2, color=colour, label=f"{len(its)} {word}",
+            )  # fmt: skip
+    axes.set_yscale("log")
+    axes.legend(loc="upper right", fontsize=8)
+
+
+def bands(axes: Axes, happened: Sequence[Happened]) -> None:
+    """Red as long as something was broken."""
+    for each in happened:
+        axes.axvspan(each.at, each.until, color="#cb181d", alpha=0.15, linewidth=0, zorder=0)

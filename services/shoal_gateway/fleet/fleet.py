@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,9 @@ from shoal_gateway.fleet.installing import install
 from shoal_gateway.fleet.layout import Layout
 from shoal_gateway.fleet.postgres import PostgresServer
 from shoal_gateway.fleet.state import FleetState, ReplicaState, StateFile
+
+# Told of a fleet whose ZooKeeper runs and of a replica to be started; returns that with its ways.
+Route = Callable[[FleetState, ReplicaState], ReplicaState]
 
 
 class Fleet:
@@ -66,6 +69,7 @@ class Fleet:
         ensemble: int = 1,
         slots: int = 2,
         store: str = "sqlite",
+        route: Route | None = None,
         timeout: float = 120.0,
     ) -> FleetState:
         """Starts ZooKeeper and every replica, and waits until all can be found.
@@ -78,6 +82,8 @@ class Fleet:
             ensemble: How many ZooKeeper servers.
             slots: Jobs at once of each app manager.
             store: What the registry keeps jobs in: "sqlite" or "postgres".
+            route: Says by which ways each replica is reached and reaches ZooKeeper; None: the
+                direct ones.
             timeout: Seconds for the replicas to be found.
 
         Raises:
@@ -104,6 +110,8 @@ class Fleet:
                 self._start_store(state)
                 self._file.write(state)
                 planned = list(layout.replicas(hosts))
+                if route is not None:
+                    planned = [route(state, each) for each in planned]
                 state = self._launch(state, planned)
             self._await(state, planned, timeout)
         except BaseException:

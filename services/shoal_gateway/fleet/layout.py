@@ -132,13 +132,15 @@ class Layout:
             str(self.python(replica)),
             "-m",
             f"shoal_gateway.{replica.service}",
-            *("--zookeeper", state.zookeeper),
+            *("--zookeeper", replica.zookeeper or state.zookeeper),
             *("--id", replica.id),
             *("--host", replica.host),
-            *("--bind", f"{address}:0"),
+            *("--bind", replica.bind or f"{address}:0"),
             *("--zone", f"zone-{replica.host.rpartition('-')[2]}"),
             *("--cache", str(root / "cache")),
         ]
+        if replica.advertise:
+            command += ["--advertise", replica.advertise]
         if not replica.version:
             # A flavor's environment does not know it; a release has it written in its code.
             command += ["--version", runtime.installed_version()]

@@ -28,6 +28,9 @@ class ReplicaState:
         flavor: For app managers, the kind of jobs.
         process: Its process, as last started.
         version: Of the release that it runs; empty: the code that started the fleet.
+        bind: Where it listens; empty: any port of its host's address.
+        advertise: What it announces instead of where it listens; empty: nothing else.
+        zookeeper: Address with chroot by which it reaches ZooKeeper; empty: the fleet's.
     """
 
     id: str
@@ -36,6 +39,9 @@ class ReplicaState:
     flavor: str = ""
     process: Identity | None = None
     version: str = ""
+    bind: str = ""
+    advertise: str = ""
+    zookeeper: str = ""
 
 
 @dataclass(frozen=True, slots=True)
