@@ -7,13 +7,20 @@
 Callers need `Directory`; servers `Server`; asyncio programs `shoal.aio`; tests `shoal.testing`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from shoal.channel import Channel, replica_of, where
 from shoal.directory import Directory
 from shoal.drainreport import Caller, DrainReport
 from shoal.errors import (
     BindError,
+    CoordinationError,
     DirectoryClosedError,
     InstanceFormatError,
+    LockError,
+    LockLostError,
+    LockTakenError,
+    LockTimeoutError,
     RegistrationError,
     ShoalError,
     ShoalForkError,
@@ -51,6 +58,9 @@ from shoal_balancer import (
     WeightedRoundRobin,
 )
 
+if TYPE_CHECKING:
+    from shoal.recipes.lock import Lock
+
 __all__ = [
     "AdaptiveLimit",
     "Attempt",
@@ -60,6 +70,7 @@ __all__ = [
     "Canary",
     "Channel",
     "ChannelView",
+    "CoordinationError",
     "Directory",
     "DirectoryClosedError",
     "DrainReport",
@@ -74,6 +85,11 @@ __all__ = [
     "LoadReport",
     "LoadReporter",
     "Locality",
+    "Lock",
+    "LockError",
+    "LockLostError",
+    "LockTakenError",
+    "LockTimeoutError",
     "Outcome",
     "PeakEwma",
     "Policy",
@@ -99,3 +115,16 @@ __all__ = [
     "report",
     "where",
 ]
+
+# Loaded when they are asked for: most callers never do.
+_RECIPES = {
+    "Lock": "shoal.recipes.lock",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _RECIPES:
+        from importlib import import_module
+
+        return getattr(import_module(_RECIPES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

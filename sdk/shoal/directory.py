@@ -10,6 +10,7 @@ import uuid
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kazoo.hosts import collect_hosts
 
@@ -21,6 +22,9 @@ from shoal.servicewatch import ServiceWatch
 from shoal.session import HandlerFactory, Session
 from shoal.worker import Worker
 from shoal_balancer import Replica
+
+if TYPE_CHECKING:
+    from shoal.recipes.desk import Desk
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +89,7 @@ class Directory(ChannelOwner):
                 raise ValueError(f"{name} must be positive seconds, not {seconds!r}")
         self.hosts = hosts
         self.services_path = f"{chroot}/{services_path.strip('/')}"
+        self._chroot = chroot
         self._servers = servers
         self._session_timeout = session_timeout
         self._verify_every = verify_every
@@ -98,6 +103,7 @@ class Directory(ChannelOwner):
         self._watches: dict[str, ServiceWatch] = {}
         self._registrations: set[ZooKeeperRegistration] = set()
         self._session: Session | None = None
+        self._desk: Desk | None = None
         self._begin_process()
         forks.on_fork(self)
 
@@ -111,7 +117,7 @@ class Directory(ChannelOwner):
             ValueError: the name can't be a node's name.
             DirectoryClosedError: the directory was closed.
         """
-        _check_name(service)
+        check_name(service)
         with self._lock:
             session = self._running()
             watch = self._watches.get(service)
@@ -180,8 +186,8 @@ class Directory(ChannelOwner):
             ValueError: the service's or the replica's name can't be a node's name.
             DirectoryClosedError: the directory was closed.
         """
-        _check_name(service)
-        _check_name(replica.id)
+        check_name(service)
+        check_name(replica.id)
         if not replica.registered_at:
             # To the millisecond, as it is written: callers see the very same replica.
             replica = replace(replica, registered_at=round(time.time(), 3))
@@ -211,6 +217,26 @@ class Directory(ChannelOwner):
             raise
         return registration
 
+    def desk(self) -> Desk:
+        """What locks and the other recipes of this process share; made at the first use.
+
+        Raises:
+            DirectoryClosedError: the directory was closed.
+        """
+        # Here, so that a process that only calls does not load it.
+        from shoal.recipes.desk import Desk
+
+        with self._lock:
+            session = self._running()
+            if self._desk is None:
+                self._desk = Desk(session, self._chroot)
+            return self._desk
+
+    def on_own_thread(self) -> bool:
+        """Whether the caller is a callback on one of the directory's threads; it must not wait."""
+        desk = self._desk
+        return self._worker.inside or (desk is not None and desk.worker.inside)
+
     def describe(self) -> str:
         """The session's state for a person: "connected", "suspended for 3.2 s"."""
         session = self._session
@@ -224,7 +250,10 @@ class Directory(ChannelOwner):
             # Nothing new is made from here on; what is there already still works.
             self._closed = True
             session, self._session = self._session, None
+            desk, self._desk = self._desk, None
         super().close()
+        if desk is not None:
+            desk.close(f"{self!r} was closed")
         farewells = [each.begin_withdrawal() for each in list(self._registrations)]
         deadline = time.monotonic() + FAREWELLS
         if not self._worker.inside:
@@ -245,6 +274,9 @@ class Directory(ChannelOwner):
         for watch in self._watches.values():
             watch.forget_threads()
         self._channels = weakref.WeakSet()
+        if self._desk is not None:
+            self._desk.abandon()
+            self._desk = None
         if self._session is not None:
             self._session.abandon()
             self._session = None
@@ -313,6 +345,11 @@ def parse_hosts(hosts: str) -> tuple[str, str]:
     return servers, "".join(f"/{part}" for part in parts)
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Refuses what can't be one node's name.
+
+    Raises:
+        ValueError: says so.
+    """
     if not name or "/" in name or "\0" in name or name in (".", "..", "zookeeper"):
         raise ValueError(f"{name!r} can't be the name of a node in ZooKeeper")
