@@ -6,9 +6,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from kazoo.protocol.states import KazooState
 from kazoo.security import make_acl
 
 import shoal
+from shoal.testing.faultproxy import FaultProxy
 from tests.support.waiting import eventually
 
 
@@ -126,20 +128,33 @@ def test_a_lock_that_is_lost_leaves_no_node_in_a_session_that_lives_on(two, oper
     assert two[0]._session.connected
 
 
-def test_it_outlives_a_lost_connection_within_the_session(own_zookeeper, tmp_path):
-    with shoal.Directory(own_zookeeper.hosts, cache_dir=tmp_path) as directory:
+def test_it_outlives_a_lost_connection_within_the_session(zookeeper, chroot, directories):
+    with FaultProxy(zookeeper.hosts) as proxy:
+        directory = directories(f"{proxy.address}/{chroot.partition('/')[2]}")
         lock = shoal.Lock(directory, "x")
         fence = lock.acquire(30)
-        own_zookeeper.restart()
-        eventually(lambda: directory.describe() == "connected")
+        client = directory.desk().client
+        session = client.client_id
+        dropped, back = threading.Event(), threading.Event()
+
+        def changed(state):
+            (back if state == KazooState.CONNECTED else dropped).set()
+
+        client.add_listener(changed)
+        proxy.reset()
+        assert dropped.wait(30)
+        assert back.wait(30)
+        assert client.client_id == session
         assert lock.held
         assert not lock.lost.is_set()
-        # Its node is watched again: nothing of what the first watch saw is left.
-        (node,) = directory.desk().client.get_children("/locks/x")
-        directory.desk().client.delete(f"/locks/x/{node}")
+        # Its node is watched again: of what the first watch saw nothing is left.
+        eventually(lambda: client._data_watchers)
+        operated = directories()
+        operated.desk().client.delete(lock._tenure.path)
         assert lock.lost.wait(30)
         assert not lock.release()
         assert lock.acquire(30) > fence
+        lock.release()
 
 
 def test_while_zookeeper_stays_away_it_is_lost_by_our_own_clock(own_zookeeper, tmp_path):
