@@ -38,6 +38,9 @@ LOOK = 0.25
 PATIENCE = 5.0
 # Seconds that calls have to end when the manager leaves, and reports to get through.
 GRACE = 5.0
+# Seconds that a slot is kept for a command that found none: longer than a scheduler waits until it
+# offers the command again.
+KEPT = 1.5
 
 LEAVES = "its manager leaves"
 
@@ -82,6 +85,7 @@ class Pool:
         self._calls: dict[str, Call] = {}
         self._open: set[str] = set()
         self._queue: deque[Call] = deque()
+        self._kept_until = 0.0
         # What other threads want done on the pool's.
         self._errands: deque[Callable[[], None]] = deque()
         self._crew = Crew(python, place, environment, slots)
@@ -137,7 +141,24 @@ class Pool:
     def room(self, offer: Offer) -> bool:
         """Whether an offer may be taken now."""
         free = self._slots - self._commands() - len(self._open)
-        return not self._leaving and (free > 0 or self._prefetch.room(offer.application))
+        if self._leaving:
+            return False
+        if time.monotonic() < self._kept_until:
+            return free > 1
+        return free > 0 or self._prefetch.room(offer.application)
+
+    def make_room(self) -> None:
+        """A command found no slot: no more calls wait, and the next free slot is kept for it.
+
+        Else calls that wait would take every slot before a command could, for as long as there
+        are enough of them.
+        """
+        if self._open:
+            self._kept_until = time.monotonic() + KEPT
+
+    def made_room(self) -> None:
+        """A command has found its slot."""
+        self._kept_until = 0.0
 
     def start(self, offers: Sequence[tuple[Offer, Path]]) -> list[Answer]:
         """Takes what there is room for, with their applications' directories."""

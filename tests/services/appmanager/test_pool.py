@@ -262,6 +262,49 @@ def test_functions_and_commands_share_the_slots(functions):
     eventually(lambda: host.manager.free == 1, what="a free slot")
 
 
+def crowded(host):
+    """A manager of one slot with a call in it and some that wait; the gate that lets it go on."""
+    host.open(slots=1)
+    gate = host.root / "gate"
+    # So that it is known to be short.
+    assert host.report(call(host, "until", path="/")).ended is Ended.SUCCEEDED
+    eventually(lambda: host.manager.free, what="a free slot")
+    return gate, [call(host, "until", path=str(gate)) for _ in range(5)]
+
+
+def test_a_command_that_finds_only_functions_gets_the_next_slot(functions, monkeypatch):
+    monkeypatch.setattr(prefetch, "AHEAD", 3600.0)
+    monkeypatch.setattr(pool, "KEPT", 3600.0)
+    host = functions
+    gate, calls = crowded(host)
+    command, function = host.offer("{python}", "-c", "pass"), host.offer(function="functions:noop")
+    assert host.manager.refuses([command])
+    assert host.manager.refuses([function])
+    gate.touch()
+    for each in calls:
+        assert host.report(each).ended is Ended.SUCCEEDED
+    eventually(lambda: host.manager.free, what="a free slot")
+    # Whoever comes first: a flood of functions would always.
+    assert [each.verdict for each in host.manager.start([function])] == ["full"]
+    assert [each.verdict for each in host.manager.start([command])] == ["started"]
+    assert host.report(command.job_id).ended is Ended.SUCCEEDED
+    eventually(lambda: host.manager.free, what="a free slot")
+    assert [each.verdict for each in host.manager.start([function])] == ["started"]
+
+
+def test_a_slot_is_not_kept_for_long(functions, monkeypatch):
+    monkeypatch.setattr(prefetch, "AHEAD", 3600.0)
+    monkeypatch.setattr(pool, "KEPT", 0.05)
+    host = functions
+    gate, _ = crowded(host)
+    offers = [host.offer("{python}", "-c", "pass"), host.offer(function="functions:noop")]
+    answers = host.manager.start(offers)
+    assert answers[0].verdict == "full"
+    # The command has gone elsewhere.
+    eventually(lambda: not host.manager.refuses(offers[1:]), what="room to wait")
+    gate.touch()
+
+
 def test_a_manager_that_leaves_gives_back_what_does_not_end(functions):
     host = functions
     host.open()
