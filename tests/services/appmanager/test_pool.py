@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from shoal_gateway.appmanager import pool, prefetch, supervisor
+from shoal_gateway.appmanager import pool, prefetch, supervisor, table
 from shoal_gateway.appmanager.offers import Input
 from shoal_gateway.appmanager.ports import Ended, Held, TakenError
 from tests.services.appmanager.host import host
@@ -249,6 +249,25 @@ def test_calls_that_will_not_wait_long_wait_here(functions, monkeypatch):
         assert host.report(each.job_id).ended is Ended.SUCCEEDED
 
 
+def test_nothing_waits_behind_what_stays(functions):
+    """However short it is itself: others could run it at once."""
+    host = functions
+    host.open(slots=1)
+    for name in ("until", "noop"):
+        assert host.report(call(host, name, **({"path": "/"} if name == "until" else {}))).ended
+        eventually(lambda: host.manager.free, what="a free slot")
+    short = host.offer(function="functions:noop")
+    eventually(lambda: not host.manager.refuses([short]), what="room")
+    gate = host.root / "gate"
+    # Known to be short, but this time it is not.
+    call(host, "until", path=str(gate))
+    eventually(lambda: host.manager.refuses([short]), what="no room")
+    gate.touch()
+    eventually(lambda: host.manager.free, what="a free slot")
+    host.python("import time; time.sleep(3600)")
+    assert host.manager.refuses([short])
+
+
 def test_functions_and_commands_share_the_slots(functions):
     host = functions
     host.open(slots=2)
@@ -274,7 +293,7 @@ def crowded(host):
 
 def test_a_command_that_finds_only_functions_gets_the_next_slot(functions, monkeypatch):
     monkeypatch.setattr(prefetch, "AHEAD", 3600.0)
-    monkeypatch.setattr(pool, "KEPT", 3600.0)
+    monkeypatch.setattr(table, "KEPT", 3600.0)
     host = functions
     gate, calls = crowded(host)
     command, function = host.offer("{python}", "-c", "pass"), host.offer(function="functions:noop")
@@ -294,10 +313,14 @@ def test_a_command_that_finds_only_functions_gets_the_next_slot(functions, monke
 
 def test_a_slot_is_not_kept_for_long(functions, monkeypatch):
     monkeypatch.setattr(prefetch, "AHEAD", 3600.0)
-    monkeypatch.setattr(pool, "KEPT", 0.05)
+    monkeypatch.setattr(table, "KEPT", 0.05)
     host = functions
     gate, _ = crowded(host)
-    offers = [host.offer("{python}", "-c", "pass"), host.offer(function="functions:noop")]
+    parameters = (("path", "/"),)
+    offers = [
+        host.offer("{python}", "-c", "pass"),
+        host.offer(function="functions:until", parameters=parameters),
+    ]
     answers = host.manager.start(offers)
     assert answers[0].verdict == "full"
     # The command has gone elsewhere.
