@@ -120,6 +120,25 @@ def test_it_stops_at_the_canary_and_goes_on_from_there(fleet):
     assert versions(fleet, "scheduler") == {"scheduler-1.2": "1.1", "scheduler-2.2": "1.1"}
 
 
+def test_what_was_upgraded_before_and_is_dead_is_no_success(fleet):
+    """As after a command that was killed when it had ended the old one."""
+    target = versions(fleet, "scheduler").popitem()[1]
+    shoal(fleet, "upgrade", "scheduler", "--to", target, *QUICK)
+    upgraded = versions(fleet, "scheduler")
+    dead = min(upgraded)
+    fleet.kill(dead)
+
+    said = shoal(fleet, "upgrade", "scheduler", "--to", target, *QUICK, code=1)
+
+    assert f"{dead}, version {target}, failed the gate process: it has ended" in " ".join(
+        said.split()
+    )
+    fleet.start(dead)
+    shoal(fleet, "upgrade", "scheduler", "--to", target, *QUICK)
+    # Nothing of the others was touched.
+    assert versions(fleet, "scheduler").keys() == upgraded.keys()
+
+
 def test_the_lock_says_who_holds_it_and_is_free_again(fleet):
     with held(fleet.state.zookeeper, "upgrade of dinner", lambda: None):
         said = shoal(fleet, "upgrade", "api", "--to", "1.1", code=1)

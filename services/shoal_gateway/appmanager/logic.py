@@ -137,9 +137,13 @@ class AppManager:
             return self._free()
 
     def refuses(self, offers: Sequence[Offer]) -> bool:
-        """Whether there is no room for any of these."""
+        """Whether there is no room for any of these; if so, some is made for the commands."""
         free = self.free
-        return not any(self._pool.room(each) if each.function else free > 0 for each in offers)
+        if any(self._pool.room(each) if each.function else free > 0 for each in offers):
+            return False
+        if not all(each.function for each in offers):
+            self._pool.make_room()
+        return True
 
     @property
     def utilisation(self) -> float:
@@ -178,8 +182,10 @@ class AppManager:
     def _take(self, offer: Offer) -> Answer:
         with self._lock:
             if self._stopped.is_set() or self._free() < 1:
+                self._pool.make_room()
                 return Answer(offer.job_id, "full", f"all {self.slots} slots are taken")
             self._starting += 1
+        self._pool.made_room()
         try:
             return self._begin(offer)
         finally:

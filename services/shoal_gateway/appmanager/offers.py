@@ -32,6 +32,11 @@ class Offer:
     function: str = ""
     parameters: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Of a function: which one of which application."""
+        return self.application, self.function
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

@@ -2,8 +2,7 @@
 
 One thread owns the workers. Other threads hand it calls, and tell it to look by a descriptor that
 it polls together with the workers' sockets. What takes time (inputs, outputs, logs, the dead) is
-done on a few threads beside it. All that one thread decides over one table of calls stands here,
-which is why the file is long; the processes are the crew's.
+done on a few threads beside it. The processes are the crew's, the calls are the table's.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from shoal_gateway.appmanager.endings import Files
 from shoal_gateway.appmanager.ledger import Ledger
 from shoal_gateway.appmanager.offers import Answer, Offer
 from shoal_gateway.appmanager.ports import Beginning, Registry, RegistryAwayError, Result
-from shoal_gateway.appmanager.prefetch import Prefetch
 from shoal_gateway.appmanager.reporter import Reporter
+from shoal_gateway.appmanager.table import Table
 from shoal_gateway.appmanager.workers import Worker
 from shoal_gateway.objectstore import ObjectStore
 
@@ -72,16 +71,9 @@ class Pool:
         self._stopped = threading.Event()
         self._files = Files(objects, self._stopped)
         self._place = place
-        self._slots = slots
-        self._commands = commands
         self._ledger = Ledger(root / "ledger.jsonl")
-        self._prefetch = Prefetch(slots)
-        self._reporter = Reporter(registry, self._ledger, self._reported)
-        self._lock = threading.RLock()
-        # All until they are reported, and of those what has not ended: it takes a place.
-        self._calls: dict[str, Call] = {}
-        self._open: set[str] = set()
-        self._queue: deque[Call] = deque()
+        self._table = Table(slots, commands, self._ledger.path)
+        self._reporter = Reporter(registry, self._ledger, self._table.reported)
         # What other threads want done on the pool's.
         self._errands: deque[Callable[[], None]] = deque()
         self._crew = Crew(python, place, environment, slots)
@@ -123,12 +115,11 @@ class Pool:
     @property
     def busy(self) -> int:
         """Calls that run or wait."""
-        return len(self._open)
+        return self._table.busy
 
     def calls(self) -> list[Call]:
         """Calls that were begun and are not reported."""
-        with self._lock:
-            return [call for call in self._calls.values() if call.fence]
+        return self._table.held()
 
     def wake(self) -> None:
         """Looks now: a slot may have become free, or a call is to be ended."""
@@ -136,24 +127,20 @@ class Pool:
 
     def room(self, offer: Offer) -> bool:
         """Whether an offer may be taken now."""
-        free = self._slots - self._commands() - len(self._open)
-        return not self._leaving and (free > 0 or self._prefetch.room(offer.application))
+        return self._table.room(offer)
+
+    def make_room(self) -> None:
+        """A command found no slot: the next one that is free is kept for it, for a while."""
+        self._table.make_room()
+
+    def made_room(self) -> None:
+        """A command has found its slot."""
+        self._table.made_room()
 
     def start(self, offers: Sequence[tuple[Offer, Path]]) -> list[Answer]:
         """Takes what there is room for, with their applications' directories."""
-        answers: dict[str, Answer] = {}
-        taken: list[Call] = []
-        with self._lock:
-            for offer, application in offers:
-                if not self.room(offer):
-                    said = f"all {self._slots} workers have enough to do"
-                    answers[offer.job_id] = Answer(offer.job_id, "full", said)
-                    continue
-                call = Call(offer, application, self._ledger.path)
-                self._calls[call.runner_id] = call
-                self._open.add(call.runner_id)
-                self._prefetch.add(call.runner_id, offer.application)
-                taken.append(call)
+        taken, full = self._table.take(offers)
+        answers = {each.job_id: each for each in full}
         answers |= self._begin(taken)
         return [answers[offer.job_id] for offer, _ in offers]
 
@@ -170,23 +157,22 @@ class Pool:
         except RegistryAwayError as error:
             # If it did begin some, nobody renews their leases, and they are queued again.
             for call in calls:
-                self._forget(call)
+                self._table.forget(call)
             said = f"the registry is away: {error}"
             return {each.job_id: Answer(each.job_id, "unable", said) for each in beginnings}
         except BaseException:
             for call in calls:
-                self._forget(call)
+                self._table.forget(call)
             raise
         for call, fence in zip(calls, fences, strict=True):
             if isinstance(fence, str):
-                self._forget(call)
+                self._table.forget(call)
                 answers[call.offer.job_id] = Answer(call.offer.job_id, "taken", fence)
                 continue
             call.fence = fence
             begun.append(call)
             answers[call.offer.job_id] = Answer(call.offer.job_id, "started")
-        with self._lock:
-            self._queue.extend(begun)
+        self._table.enqueue(begun)
         self.wake()
         return answers
 
@@ -207,7 +193,7 @@ class Pool:
             if not self._leaving:
                 self._crew.fill(now)
             self._dispatch(now)
-            if self._leaving and not self._open:
+            if self._leaving and not self._table.busy:
                 self._emptied.set()
         for each in self._crew.all():
             each.kill(LEAVES)
@@ -231,9 +217,8 @@ class Pool:
         code = int(answer["code"])
         self._ledger.write([{**call.who, **endings.line(speaker.pid, code, supervisor.EXITED)}])
         if call.called is not None:
-            with self._lock:
-                self._prefetch.ended(call.offer.application, now - call.called)
-        self._close_call(call)
+            self._table.returned(call, now - call.called)
+        self._table.close(call)
         if answer["left"] or call.offer.outputs or call.offer.inputs or call.cancelled:
             self._help(self._fetch, speaker, call, code, str(answer["reason"]), answer["retire"])
             return
@@ -270,7 +255,7 @@ class Pool:
             cause, result = endings.of_death(call, dead.doomed, code)
             self._ledger.write([{**call.who, **endings.line(dead.pid, code, cause)}])
             logger.info("%r ended with its worker: %s", call, cause)
-            self._close_call(call)
+            self._table.close(call)
             self._help(self._bury, dead, call, result)
 
     def _bury(self, dead: Worker, call: Call, result: Result | None) -> None:
@@ -290,9 +275,7 @@ class Pool:
                 each.kill(why)
             elif call.called is not None and now - call.called > LOOK:
                 self._help(self._files.logs_so_far, call, each.directory)
-        with self._lock:
-            waiting = list(self._queue)
-        for call in waiting:
+        for call in self._table.waiting():
             if call.cancelled or call.lost:
                 self._drop(call, endings.unmade(call))
             elif now - call.since > PATIENCE:
@@ -306,12 +289,13 @@ class Pool:
         for each in idle:
             if each.call is not None:
                 continue
-            if not self._queue or running + len(given) >= self._slots - self._commands():
+            if running + len(given) >= self._table.slots:
                 break
             call = self._next()
             if call is None:
                 break
             each.call, call.called, call.pid = call, now, each.pid
+            self._table.called(call, now)
             given.append((each, call))
         self._ledger.write({**call.who, "event": "start", "pid": each.pid} for each, call in given)
         for each, call in given:
@@ -322,15 +306,11 @@ class Pool:
 
     def _next(self) -> Call | None:
         """The call that waits longest and is still wanted."""
-        while True:
-            with self._lock:
-                if not self._queue:
-                    return None
-                call = self._queue.popleft()
-                self._prefetch.remove(call.runner_id)
+        while (call := self._table.next()) is not None:
             if not (call.cancelled or call.lost):
                 return call
             self._over(call, endings.unmade(call))
+        return None
 
     def _prepare(self, each: Worker, call: Call) -> None:
         """Fetches inputs, then hands the call over. On a helper's thread."""
@@ -349,18 +329,13 @@ class Pool:
         self._errand(give_back)
 
     def _drop(self, call: Call, result: Result | None) -> None:
-        with self._lock:
-            try:
-                self._queue.remove(call)
-            except ValueError:
-                return
-        self._over(call, result)
+        if self._table.withdraw(call):
+            self._over(call, result)
 
     def _leave(self) -> None:
         self._leaving = True
-        with self._lock:
-            waiting = list(self._queue)
-        for call in waiting:
+        self._table.shut()
+        for call in self._table.waiting():
             self._drop(call, endings.given_back(call, LEAVES))
 
     def _end(self) -> None:
@@ -374,30 +349,14 @@ class Pool:
 
     def _over(self, call: Call, result: Result | None) -> None:
         """It has ended, and nothing of it is to be fetched."""
-        self._close_call(call)
+        self._table.close(call)
         self._settle(call, result)
 
     def _settle(self, call: Call, result: Result | None) -> None:
         if result is None:
-            self._reported(call)
+            self._table.reported(call)
         else:
             self._reporter.put(call, result)
-
-    def _close_call(self, call: Call) -> None:
-        """It takes no place any more."""
-        call.ended = True
-        with self._lock:
-            self._prefetch.remove(call.runner_id)
-            self._open.discard(call.runner_id)
-
-    def _forget(self, call: Call) -> None:
-        with self._lock:
-            self._close_call(call)
-            self._calls.pop(call.runner_id, None)
-
-    def _reported(self, call: Call) -> None:
-        with self._lock:
-            self._calls.pop(call.runner_id, None)
 
     def _errand(self, work: Callable[[], None]) -> None:
         self._errands.append(work)

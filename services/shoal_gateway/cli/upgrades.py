@@ -203,6 +203,12 @@ def _tell(result: Result, service: str) -> None:
                 f"Go on with `shoal upgrade {service} --to {result.version}`, or go back by "
                 "upgrading to the version before (`shoal ps`)."
             )
+        case Outcome.UNHEALTHY:
+            said = (
+                f"{service} does not run {result.version} as it should: {upgraded}; as before: "
+                f"{kept}.\nMend what is said above, or start it again with `shoal start`, and give "
+                "the command again; or upgrade to another version."
+            )
         case _:
             said = f"the rollback of {service} is stuck: {kept} are as before, {upgraded} are not"
     out.print(said, markup=False, highlight=False, soft_wrap=True)

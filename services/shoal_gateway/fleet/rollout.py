@@ -31,6 +31,8 @@ class Outcome(enum.StrEnum):
     PAUSED = "paused"
     # A replica of the version that was there before does not come back.
     STUCK = "stuck"
+    # A replica that was of the version already is not healthy.
+    UNHEALTHY = "not healthy"
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,8 @@ class Upgrade:
         self._watched_since: float | None = None
         self._failure = ""
         self._places = places(fleet, wish, self._release)
+        # Of the version already, by this upgrade before it was cut off or by another one.
+        self._before = upgraded(fleet, wish, self._release)
 
     def stop(self) -> None:
         """Begins no further replica; `run` ends when what is begun is whole. For other threads."""
@@ -142,6 +144,9 @@ class Upgrade:
             TimeoutError: a process outlived SIGKILL.
         """
         self._directory.watch(self._wish.service).wait_known(KNOWN)
+        # First of all: where the version fails, nothing more is to be made of it.
+        if (unproven := self._prove(self._wish.patience)) is not None:
+            return self._result(unproven)
         self._adopt()
         while True:
             self._look()
@@ -157,10 +162,39 @@ class Upgrade:
                     # Nothing tells of a replica's health: it is asked.
                     time.sleep(LOOK)
                 case End(outcome):
+                    if outcome is Outcome.DONE:
+                        known = Patience(0.0, self._wish.patience.deadline)
+                        outcome = self._prove(known) or outcome
                     return self._result(outcome)
 
+    def _prove(self, patience: Patience) -> Outcome | None:
+        """Puts what is of the version already to the gate; None: all of it is healthy."""
+        tracks = [Track(patience, self._clock()) for _ in self._before]
+        while True:
+            for index, replica in enumerate(self._before):
+                found = look(self._directory, replica, self._release.version)
+                tracks[index] = tracks[index].seen(found, self._clock())
+                if tracks[index].health is Health.FAILED:
+                    self._failure = self._failed(replica, tracks[index])
+                    return Outcome.UNHEALTHY
+            if all(track.health is Health.HEALTHY for track in tracks):
+                return None
+            if self._stopping.is_set():
+                return Outcome.PAUSED
+            time.sleep(LOOK)  # as in `run`
+
+    def _failed(self, replica: ReplicaState, track: Track | None) -> str:
+        fault = track.fault if track is not None else ""
+        return (
+            f"{replica.id}, version {self._release.version}, failed the gate {fault}; its log: "
+            f"{self._fleet.layout.log(replica)}"
+        )
+
     def _adopt(self) -> None:
-        """What runs already needs no proof: it is looked at once, and counts."""
+        """What runs already of the old version needs no proof: it is looked at once, and counts.
+
+        What runs of the new one was begun by an upgrade that was cut off, maybe a moment ago.
+        """
         now = self._clock()
         known = Patience(0.0, self._wish.patience.deadline)
         for place in self._places:
@@ -169,7 +203,8 @@ class Upgrade:
                 if replica is None or replica.process is None:
                     continue
                 if (replica.version == self._release.recorded) is new:
-                    _put(place, replica, Track(known, now), new=new)
+                    patience = self._wish.patience if new else known
+                    _put(place, replica, Track(patience, now), new=new)
 
     def _look(self) -> None:
         """Looks at everything that is there; at what is healthy less often."""
@@ -233,10 +268,7 @@ class Upgrade:
 
     def _turn_back(self, place: _Place) -> None:
         fault = place.now.fault if place.now is not None else ""
-        self._failure = (
-            f"{place.new.id}, version {self._release.version}, failed the gate {fault}; its log: "
-            f"{self._fleet.layout.log(place.new)}"
-        )
+        self._failure = self._failed(place.new, place.now)
         logger.warning("rolling back: %s", self._failure)
         self._say(f"rolling back, for {place.new.id} failed the gate {fault}")
         self._back = True
@@ -292,12 +324,24 @@ def places(fleet: Fleet, wish: Wish, release: Release) -> list[_Place]:
         old = next((each for each in replicas if each.version != release.recorded), None)
         new = next((each for each in replicas if each.version == release.recorded), None)
         if old is None:
-            continue  # upgraded already, before this upgrade, which won't undo it
+            continue  # see `upgraded`; this upgrade won't undo it
         if new is None:
             name = successor(base, replicas) if wish.plan.surge else old.id
             new = replace(old, id=name, version=release.recorded, process=None)
         found.append(_Place(old, new))
     return found
+
+
+def upgraded(fleet: Fleet, wish: Wish, release: Release) -> list[ReplicaState]:
+    """Replicas of the version whose predecessors are gone; `places` are the others."""
+    open_slots = {each.new.id for each in places(fleet, wish, release)}
+    return [
+        each
+        for each in fleet.state.replicas.values()
+        if each.service == wish.service
+        and each.version == release.recorded
+        and each.id not in open_slots
+    ]
 
 
 def successor(base: str, replicas: list[ReplicaState]) -> str:

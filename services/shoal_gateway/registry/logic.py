@@ -15,7 +15,7 @@ from dataclasses import replace
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from shoal_gateway.errors import InvalidError, NotFoundError, PreconditionError
+from shoal_gateway.errors import InvalidError, NotFoundError, PreconditionError, UnavailableError
 from shoal_gateway.registry import claims, journal, queries, rules, submission, transitions
 from shoal_gateway.registry.claims import Holding, Report, Start
 from shoal_gateway.registry.rules import LEASED, QUEUED, Change
@@ -78,12 +78,22 @@ class Registry:
         Args:
             creations: The jobs.
             whole: Whether the answers bring the jobs.
+
+        Raises:
+            UnavailableError: others were writing the same keys all the while; nothing was written.
         """
         try:
             return self._create_many(creations, whole=whole)
         except IntegrityError:
             # Another replica wrote one of the keys in between, as in `create`; it is known now.
+            pass
+        try:
             return self._create_many(creations, whole=whole)
+        except IntegrityError as error:
+            raise UnavailableError(
+                f"{len(creations)} jobs were not written: what is unique was taken by others, twice"
+                f" while this looked; submit them again under the same keys ({error.orig})"
+            ) from error
 
     def _create_many(self, creations: Sequence[Creation], *, whole: bool) -> list[Known]:
         answers, fresh = [], []

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from shoal_gateway.appmanager import pool, prefetch, supervisor
+from shoal_gateway.appmanager import pool, prefetch, supervisor, table
 from shoal_gateway.appmanager.offers import Input
 from shoal_gateway.appmanager.ports import Ended, Held, TakenError
 from tests.services.appmanager.host import host
@@ -249,6 +249,25 @@ def test_calls_that_will_not_wait_long_wait_here(functions, monkeypatch):
         assert host.report(each.job_id).ended is Ended.SUCCEEDED
 
 
+def test_nothing_waits_behind_what_stays(functions):
+    """However short it is itself: others could run it at once."""
+    host = functions
+    host.open(slots=1)
+    for name in ("until", "noop"):
+        assert host.report(call(host, name, **({"path": "/"} if name == "until" else {}))).ended
+        eventually(lambda: host.manager.free, what="a free slot")
+    short = host.offer(function="functions:noop")
+    eventually(lambda: not host.manager.refuses([short]), what="room")
+    gate = host.root / "gate"
+    # Known to be short, but this time it is not.
+    call(host, "until", path=str(gate))
+    eventually(lambda: host.manager.refuses([short]), what="no room")
+    gate.touch()
+    eventually(lambda: host.manager.free, what="a free slot")
+    host.python("import time; time.sleep(3600)")
+    assert host.manager.refuses([short])
+
+
 def test_functions_and_commands_share_the_slots(functions):
     host = functions
     host.open(slots=2)
@@ -260,6 +279,53 @@ def test_functions_and_commands_share_the_slots(functions):
     assert (host.manager.free, host.manager.utilisation) == (0, 1.0)
     gate.touch()
     eventually(lambda: host.manager.free == 1, what="a free slot")
+
+
+def crowded(host):
+    """A manager of one slot with a call in it and some that wait; the gate that lets it go on."""
+    host.open(slots=1)
+    gate = host.root / "gate"
+    # So that it is known to be short.
+    assert host.report(call(host, "until", path="/")).ended is Ended.SUCCEEDED
+    eventually(lambda: host.manager.free, what="a free slot")
+    return gate, [call(host, "until", path=str(gate)) for _ in range(5)]
+
+
+def test_a_command_that_finds_only_functions_gets_the_next_slot(functions, monkeypatch):
+    monkeypatch.setattr(prefetch, "AHEAD", 3600.0)
+    monkeypatch.setattr(table, "KEPT", 3600.0)
+    host = functions
+    gate, calls = crowded(host)
+    command, function = host.offer("{python}", "-c", "pass"), host.offer(function="functions:noop")
+    assert host.manager.refuses([command])
+    assert host.manager.refuses([function])
+    gate.touch()
+    for each in calls:
+        assert host.report(each).ended is Ended.SUCCEEDED
+    eventually(lambda: host.manager.free, what="a free slot")
+    # Whoever comes first: a flood of functions would always.
+    assert [each.verdict for each in host.manager.start([function])] == ["full"]
+    assert [each.verdict for each in host.manager.start([command])] == ["started"]
+    assert host.report(command.job_id).ended is Ended.SUCCEEDED
+    eventually(lambda: host.manager.free, what="a free slot")
+    assert [each.verdict for each in host.manager.start([function])] == ["started"]
+
+
+def test_a_slot_is_not_kept_for_long(functions, monkeypatch):
+    monkeypatch.setattr(prefetch, "AHEAD", 3600.0)
+    monkeypatch.setattr(table, "KEPT", 0.05)
+    host = functions
+    gate, _ = crowded(host)
+    parameters = (("path", "/"),)
+    offers = [
+        host.offer("{python}", "-c", "pass"),
+        host.offer(function="functions:until", parameters=parameters),
+    ]
+    answers = host.manager.start(offers)
+    assert answers[0].verdict == "full"
+    # The command has gone elsewhere.
+    eventually(lambda: not host.manager.refuses(offers[1:]), what="room to wait")
+    gate.touch()
 
 
 def test_a_manager_that_leaves_gives_back_what_does_not_end(functions):

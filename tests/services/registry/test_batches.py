@@ -6,10 +6,12 @@ import uuid
 from dataclasses import replace
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
-from shoal_gateway.errors import PreconditionError
+from shoal_gateway.errors import PreconditionError, UnavailableError
 from shoal_gateway.registry import claims
 from shoal_gateway.registry.claims import Report, Start
+from shoal_gateway.registry.logic import Registry
 from shoal_gateway.registry.rules import Ending
 from shoal_gateway.registry.schema import attempts, events, jobs, manifests
 from shoal_gateway.registry.submission import Creation
@@ -67,6 +69,22 @@ def test_a_key_that_is_known_gives_its_job_and_one_that_stands_for_another_only_
     assert other.job is None
     assert (new.job.id, again.job.id, twice.job.id) == (new.id, old.id, new.id)
     assert new.job == hands.job(new.id)
+    assert hands.count(jobs) == 2
+
+
+def test_a_batch_that_collides_is_tried_once_more_and_then_refused_in_words(hands):
+    (old,) = hands.registry.create_many([creation("old")])
+    ids = iter([old.id, str(uuid.uuid4()), old.id, old.id, old.id])
+    registry = Registry(hands.store, new_id=lambda: next(ids))
+    (made,) = registry.create_many([creation("once")])
+    assert made.created
+    with pytest.raises(
+        UnavailableError, match="1 jobs were not written.*submit them again"
+    ) as told:
+        registry.create_many([creation("twice")])
+    assert isinstance(told.value.__cause__, IntegrityError)
+    # Two tries and no third.
+    assert next(ids) == old.id
     assert hands.count(jobs) == 2
 
 
