@@ -25,3 +25,7 @@ class InstanceFormatError(ShoalError, ValueError):
 
 class BindError(ShoalError, OSError):
     """A server could not bind the address that it was told to."""
+
+
+class ContractError(ShoalError, ValueError):
+    """A server's descriptors can't be published, or what is published can't be read."""
