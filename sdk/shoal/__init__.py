@@ -8,10 +8,12 @@ Callers need `Directory`; servers `Server`; asyncio programs `shoal.aio`; tests 
 """
 
 from shoal.channel import Channel, replica_of, where
+from shoal.contracts import Contract
 from shoal.directory import Directory
 from shoal.drainreport import Caller, DrainReport
 from shoal.errors import (
     BindError,
+    ContractError,
     DirectoryClosedError,
     InstanceFormatError,
     RegistrationError,
@@ -19,6 +21,7 @@ from shoal.errors import (
     ShoalForkError,
 )
 from shoal.failures import Attempt, CallError
+from shoal.fitness import Unfit
 from shoal.hedging import Hedge
 from shoal.hooks import Hooks
 from shoal.refusal import refuse, refuse_aio
@@ -47,6 +50,7 @@ from shoal_balancer import (
     SlowStart,
     Status,
     Subset,
+    VersionRange,
     WeightedRandom,
     WeightedRoundRobin,
 )
@@ -60,6 +64,8 @@ __all__ = [
     "Canary",
     "Channel",
     "ChannelView",
+    "Contract",
+    "ContractError",
     "Directory",
     "DirectoryClosedError",
     "DrainReport",
@@ -91,6 +97,8 @@ __all__ = [
     "SlowStart",
     "Status",
     "Subset",
+    "Unfit",
+    "VersionRange",
     "WeightedRandom",
     "WeightedRoundRobin",
     "refuse",

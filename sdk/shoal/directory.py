@@ -15,6 +15,8 @@ from kazoo.hosts import collect_hosts
 
 from shoal import callername, diskcache, forks
 from shoal.channels import ChannelOwner
+from shoal.contracts import ServedContract
+from shoal.contractstore import ContractStore, Reader
 from shoal.errors import RegistrationError
 from shoal.registrar import ZooKeeperRegistration
 from shoal.servicewatch import ServiceWatch
@@ -85,6 +87,7 @@ class Directory(ChannelOwner):
                 raise ValueError(f"{name} must be positive seconds, not {seconds!r}")
         self.hosts = hosts
         self.services_path = f"{chroot}/{services_path.strip('/')}"
+        self._protos_path = f"{chroot}/protos"
         self._servers = servers
         self._session_timeout = session_timeout
         self._verify_every = verify_every
@@ -165,6 +168,7 @@ class Directory(ChannelOwner):
         *,
         timeout: float = 15.0,
         secure: bool = False,
+        contract: ServedContract | None = None,
     ) -> ZooKeeperRegistration:
         """Announces a replica that serves already, and keeps the announcement true.
 
@@ -173,8 +177,10 @@ class Directory(ChannelOwner):
             replica: What to announce; its ``registered_at`` is set when it is 0.
             timeout: Seconds to wait for ZooKeeper.
             secure: Whether the port speaks TLS.
+            contract: What it serves, for callers who ask; published beside it.
 
         Raises:
+            ContractError: the contract is too large to be published.
             RegistrationError: it was not announced within ``timeout`` seconds, and nothing is left
                 behind that would announce it later; or this directory announces that id already.
             ValueError: the service's or the replica's name can't be a node's name.
@@ -186,6 +192,7 @@ class Directory(ChannelOwner):
             # To the millisecond, as it is written: callers see the very same replica.
             replica = replace(replica, registered_at=round(time.time(), 3))
         path = f"{self.services_path}/{service}/{replica.id}"
+        published = self._contracts.node(contract) if contract is not None else None
         with self._lock:
             session = self._running()
             if any(registration.path == path for registration in self._registrations):
@@ -202,6 +209,7 @@ class Directory(ChannelOwner):
                 worker=self._worker,
                 rng=self._rng,
                 forget=self._registrations.discard,
+                contract=published,
             )
             self._registrations.add(registration)
         try:
@@ -210,6 +218,10 @@ class Directory(ChannelOwner):
             registration.begin_withdrawal()
             raise
         return registration
+
+    def ask_contract(self, digest: str, reader: Reader) -> None:
+        """Has ``reader`` called with what is published under a digest; see `ContractStore.ask`."""
+        self._contracts.ask(digest, reader)
 
     def describe(self) -> str:
         """The session's state for a person: "connected", "suspended for 3.2 s"."""
@@ -254,6 +266,9 @@ class Directory(ChannelOwner):
         self.caller_id = callername.named(uuid.uuid4())
         self._lock = threading.Lock()
         self._worker = Worker("shoal-directory")
+        self._contracts = ContractStore(
+            self._protos_path, self._cache.directory, lambda: self._session, self._worker
+        )
 
     def _running(self) -> Session:
         self._check_open()
@@ -280,6 +295,7 @@ class Directory(ChannelOwner):
                 registration.ensure_soon()
         for watch in list(self._watches.values()):
             watch.reread(spread=True)
+        self._contracts.connected()
 
     def _verify(self) -> None:
         for registration in list(self._registrations):
