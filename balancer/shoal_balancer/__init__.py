@@ -19,6 +19,7 @@ from shoal_balancer.report import LoadReport
 from shoal_balancer.reported import LeastReported
 from shoal_balancer.snapshot import Reserved, Snapshot, elapsed, settled, updated
 from shoal_balancer.subset import Subset
+from shoal_balancer.versions import Version, VersionRange
 from shoal_balancer.warmup import SlowStart
 from shoal_balancer.weighted import ReportedWeight, WeightedRandom, WeightedRoundRobin
 
@@ -56,6 +57,8 @@ __all__ = [
     "Snapshot",
     "Status",
     "Subset",
+    "Version",
+    "VersionRange",
     "WeightedRandom",
     "WeightedRoundRobin",
     "elapsed",

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from shoal_balancer.choice import Policy
 from shoal_balancer.load import Load
 from shoal_balancer.node import Node
+from shoal_balancer.versions import VersionRange, is_range
 
 N = TypeVar("N", bound=Node[Any])
 
@@ -31,8 +32,12 @@ class Canary:
     (`SlowStart`) has less at first.
 
     Args:
-        shares: By version as replicas announce it, more than 0, at most 1 together.
+        shares: By version as replicas announce it, or by a range of versions ("==1.1.*", ">=2");
+            more than 0, at most 1 together. A version that several stand for belongs to the first.
         inner: Load metric and choice within a version.
+
+    Raises:
+        ValueError: the shares can't be, or a range can't be read.
     """
 
     def __init__(self, shares: Mapping[str, float], inner: Policy) -> None:
@@ -41,6 +46,7 @@ class Canary:
         if sum(shares.values()) > 1.0 + 1e-9:
             raise ValueError(f"shares must be at most 1 together, not {sum(shares.values()):g}")
         self.shares = dict(shares)
+        self._ranges = {each: VersionRange.parse(each) for each in shares if is_range(each)}
         self.inner = inner
         self.reports = getattr(inner, "reports", False)
         self._turn: itertools.count[int] | None = None
@@ -76,13 +82,22 @@ class Canary:
         # next() on a count is atomic: no two threads get the same turn.
         return next(turn) * _GOLDEN % 1.0
 
+    def _share_of(self, version: str) -> str | None:
+        """The share that a version has a part of; None when it belongs to the rest."""
+        if version in self.shares:
+            return version
+        return next((key for key, each in self._ranges.items() if each.allows(version)), None)
+
     def _groups(self, nodes: Sequence[N]) -> tuple[tuple[float, tuple[N, ...]], ...]:
         """Versions with ready replicas, each with the end of its part of 0 to 1; the rest last."""
-        rest = tuple(node for node in nodes if node.replica.version not in self.shares)
+        by_share: dict[str | None, list[N]] = {each: [] for each in self.shares}
+        for node in nodes:
+            by_share.setdefault(self._share_of(node.replica.version), []).append(node)
+        rest = tuple(by_share.pop(None, ()))
         groups: list[tuple[float, tuple[N, ...]]] = []
         end = 0.0
         for version, share in self.shares.items():
-            group = tuple(node for node in nodes if node.replica.version == version)
+            group = tuple(by_share[version])
             if group:
                 end += share
                 groups.append((end, group))

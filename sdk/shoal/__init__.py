@@ -7,18 +7,28 @@
 Callers need `Directory`; servers `Server`; asyncio programs `shoal.aio`; tests `shoal.testing`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from shoal.channel import Channel, replica_of, where
+from shoal.contracts import Contract
 from shoal.directory import Directory
 from shoal.drainreport import Caller, DrainReport
 from shoal.errors import (
     BindError,
+    ContractError,
+    CoordinationError,
     DirectoryClosedError,
     InstanceFormatError,
+    LockError,
+    LockLostError,
+    LockTakenError,
+    LockTimeoutError,
     RegistrationError,
     ShoalError,
     ShoalForkError,
 )
 from shoal.failures import Attempt, CallError
+from shoal.fitness import Unfit
 from shoal.hedging import Hedge
 from shoal.hooks import Hooks
 from shoal.refusal import refuse, refuse_aio
@@ -47,9 +57,13 @@ from shoal_balancer import (
     SlowStart,
     Status,
     Subset,
+    VersionRange,
     WeightedRandom,
     WeightedRoundRobin,
 )
+
+if TYPE_CHECKING:
+    from shoal.recipes.lock import Lock
 
 __all__ = [
     "AdaptiveLimit",
@@ -60,6 +74,9 @@ __all__ = [
     "Canary",
     "Channel",
     "ChannelView",
+    "Contract",
+    "ContractError",
+    "CoordinationError",
     "Directory",
     "DirectoryClosedError",
     "DrainReport",
@@ -74,6 +91,11 @@ __all__ = [
     "LoadReport",
     "LoadReporter",
     "Locality",
+    "Lock",
+    "LockError",
+    "LockLostError",
+    "LockTakenError",
+    "LockTimeoutError",
     "Outcome",
     "PeakEwma",
     "Policy",
@@ -91,6 +113,8 @@ __all__ = [
     "SlowStart",
     "Status",
     "Subset",
+    "Unfit",
+    "VersionRange",
     "WeightedRandom",
     "WeightedRoundRobin",
     "refuse",
@@ -99,3 +123,16 @@ __all__ = [
     "report",
     "where",
 ]
+
+# Loaded when they are asked for: most callers never do.
+_RECIPES = {
+    "Lock": "shoal.recipes.lock",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _RECIPES:
+        from importlib import import_module
+
+        return getattr(import_module(_RECIPES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,6 +19,7 @@ from shoal.calls import (
     UnaryUnaryMethod,
 )
 from shoal.failures import CallError, describe
+from shoal.fitness import Fitness
 from shoal.hedging import Hedge
 from shoal.hooks import Hooks
 from shoal.pool import Filter, Pool, ReplicaNode
@@ -26,7 +27,7 @@ from shoal.protocols import DirectoryLike
 from shoal.retry import Retry
 from shoal.transport import Options, SyncTransport
 from shoal.views import ChannelView, view
-from shoal_balancer import Ejection, Policy, Replica, SlowStart, Subset
+from shoal_balancer import Ejection, Policy, Replica, SlowStart, Subset, VersionRange
 
 # A caller that has just begun to look is given this long for the first answer, seconds; without it
 # the first call of every program would fail.
@@ -81,6 +82,10 @@ class Channel(grpc.Channel):
         policy: Which replica gets a call; `PeakEwma` when None.
         retry: What is tried again; None never.
         filter: Which replicas may be used, for example ``shoal.where(flavor="sql")``.
+        version: Versions that it takes, for example ``">=1.2,<2"``, ``"==1.4.2"``, ``"^1.4"``
+            (`VersionRange`); all when None.
+        contract: What it calls: a `Contract`, services, methods, or their names. A replica that
+            serves something incompatible gets no call; nothing is compared when None.
         credentials: For TLS; None for plaintext.
         options: grpc's channel options, for each replica's connection.
         compression: grpc's default compression.
@@ -96,6 +101,7 @@ class Channel(grpc.Channel):
 
     Raises:
         ShoalForkError: this is a forked child in which grpc would hang.
+        ValueError: the range of versions or the contract can't be read.
     """
 
     def __init__(
@@ -106,6 +112,8 @@ class Channel(grpc.Channel):
         policy: Policy | None = None,
         retry: Retry | None = DEFAULT_RETRY,
         filter: Filter | None = None,  # noqa: A002 - the word that callers look for
+        version: str | VersionRange | None = None,
+        contract: Any = None,
         credentials: grpc.ChannelCredentials | None = None,
         options: Options = (),
         compression: grpc.Compression | None = None,
@@ -134,6 +142,7 @@ class Channel(grpc.Channel):
             policy=policy,
             ejection=ejection,
             keep=filter,
+            fitness=Fitness(version, contract),
             changed=self._changed,
             slow_start=slow_start,
             subset=subset,
@@ -264,7 +273,7 @@ class Channel(grpc.Channel):
         elif pool.returning:
             # Held back with others, and let through bit by bit.
             state.patience = state.patience or min(state.deadline, now + RETURN)
-        elif pool.watch.known:
+        elif pool.known:
             state.patience = now
         elif state.patience is None:
             state.patience = min(state.deadline, now + FIRST_ANSWER)

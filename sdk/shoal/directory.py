@@ -10,17 +10,23 @@ import uuid
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kazoo.hosts import collect_hosts
 
 from shoal import callername, diskcache, forks
 from shoal.channels import ChannelOwner
+from shoal.contracts import ServedContract
+from shoal.contractstore import ContractStore, Reader
 from shoal.errors import RegistrationError
 from shoal.registrar import ZooKeeperRegistration
 from shoal.servicewatch import ServiceWatch
 from shoal.session import HandlerFactory, Session
 from shoal.worker import Worker
 from shoal_balancer import Replica
+
+if TYPE_CHECKING:
+    from shoal.recipes.desk import Desk
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +91,8 @@ class Directory(ChannelOwner):
                 raise ValueError(f"{name} must be positive seconds, not {seconds!r}")
         self.hosts = hosts
         self.services_path = f"{chroot}/{services_path.strip('/')}"
+        self._chroot = chroot
+        self._protos_path = f"{chroot}/protos"
         self._servers = servers
         self._session_timeout = session_timeout
         self._verify_every = verify_every
@@ -98,6 +106,7 @@ class Directory(ChannelOwner):
         self._watches: dict[str, ServiceWatch] = {}
         self._registrations: set[ZooKeeperRegistration] = set()
         self._session: Session | None = None
+        self._desk: Desk | None = None
         self._begin_process()
         forks.on_fork(self)
 
@@ -111,7 +120,7 @@ class Directory(ChannelOwner):
             ValueError: the name can't be a node's name.
             DirectoryClosedError: the directory was closed.
         """
-        _check_name(service)
+        check_name(service)
         with self._lock:
             session = self._running()
             watch = self._watches.get(service)
@@ -165,6 +174,7 @@ class Directory(ChannelOwner):
         *,
         timeout: float = 15.0,
         secure: bool = False,
+        contract: ServedContract | None = None,
     ) -> ZooKeeperRegistration:
         """Announces a replica that serves already, and keeps the announcement true.
 
@@ -173,19 +183,22 @@ class Directory(ChannelOwner):
             replica: What to announce; its ``registered_at`` is set when it is 0.
             timeout: Seconds to wait for ZooKeeper.
             secure: Whether the port speaks TLS.
+            contract: What it serves, for callers who ask; published beside it.
 
         Raises:
+            ContractError: the contract is too large to be published.
             RegistrationError: it was not announced within ``timeout`` seconds, and nothing is left
                 behind that would announce it later; or this directory announces that id already.
             ValueError: the service's or the replica's name can't be a node's name.
             DirectoryClosedError: the directory was closed.
         """
-        _check_name(service)
-        _check_name(replica.id)
+        check_name(service)
+        check_name(replica.id)
         if not replica.registered_at:
             # To the millisecond, as it is written: callers see the very same replica.
             replica = replace(replica, registered_at=round(time.time(), 3))
         path = f"{self.services_path}/{service}/{replica.id}"
+        published = self._contracts.node(contract) if contract is not None else None
         with self._lock:
             session = self._running()
             if any(registration.path == path for registration in self._registrations):
@@ -202,6 +215,7 @@ class Directory(ChannelOwner):
                 worker=self._worker,
                 rng=self._rng,
                 forget=self._registrations.discard,
+                contract=published,
             )
             self._registrations.add(registration)
         try:
@@ -210,6 +224,30 @@ class Directory(ChannelOwner):
             registration.begin_withdrawal()
             raise
         return registration
+
+    def desk(self) -> Desk:
+        """What locks and the other recipes of this process share; made at the first use.
+
+        Raises:
+            DirectoryClosedError: the directory was closed.
+        """
+        # Here, so that a process that only calls does not load it.
+        from shoal.recipes.desk import Desk
+
+        with self._lock:
+            session = self._running()
+            if self._desk is None:
+                self._desk = Desk(session, self._chroot)
+            return self._desk
+
+    def on_own_thread(self) -> bool:
+        """Whether the caller is a callback on one of the directory's threads; it must not wait."""
+        desk = self._desk
+        return self._worker.inside or (desk is not None and desk.worker.inside)
+
+    def ask_contract(self, digest: str, reader: Reader) -> None:
+        """Has ``reader`` called with what is published under a digest; see `ContractStore.ask`."""
+        self._contracts.ask(digest, reader)
 
     def describe(self) -> str:
         """The session's state for a person: "connected", "suspended for 3.2 s"."""
@@ -224,7 +262,10 @@ class Directory(ChannelOwner):
             # Nothing new is made from here on; what is there already still works.
             self._closed = True
             session, self._session = self._session, None
+            desk, self._desk = self._desk, None
         super().close()
+        if desk is not None:
+            desk.close(f"{self!r} was closed")
         farewells = [each.begin_withdrawal() for each in list(self._registrations)]
         deadline = time.monotonic() + FAREWELLS
         if not self._worker.inside:
@@ -245,6 +286,9 @@ class Directory(ChannelOwner):
         for watch in self._watches.values():
             watch.forget_threads()
         self._channels = weakref.WeakSet()
+        if self._desk is not None:
+            self._desk.abandon()
+            self._desk = None
         if self._session is not None:
             self._session.abandon()
             self._session = None
@@ -254,6 +298,9 @@ class Directory(ChannelOwner):
         self.caller_id = callername.named(uuid.uuid4())
         self._lock = threading.Lock()
         self._worker = Worker("shoal-directory")
+        self._contracts = ContractStore(
+            self._protos_path, self._cache.directory, lambda: self._session, self._worker
+        )
 
     def _running(self) -> Session:
         self._check_open()
@@ -280,6 +327,7 @@ class Directory(ChannelOwner):
                 registration.ensure_soon()
         for watch in list(self._watches.values()):
             watch.reread(spread=True)
+        self._contracts.connected()
 
     def _verify(self) -> None:
         for registration in list(self._registrations):
@@ -313,6 +361,11 @@ def parse_hosts(hosts: str) -> tuple[str, str]:
     return servers, "".join(f"/{part}" for part in parts)
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Refuses what can't be one node's name.
+
+    Raises:
+        ValueError: says so.
+    """
     if not name or "/" in name or "\0" in name or name in (".", "..", "zookeeper"):
         raise ValueError(f"{name!r} can't be the name of a node in ZooKeeper")

@@ -45,20 +45,23 @@ class DiskCache:
     Args:
         directory: Where the files lie; made when it is missing. None keeps nothing.
         ensemble: The ZooKeeper address with chroot: sets of two ensembles never mix.
+
+    Attributes:
+        directory: Where the files lie.
     """
 
     def __init__(self, directory: Path | None, ensemble: str) -> None:
-        self._directory = directory
+        self.directory = directory
         self._ensemble = ensemble
         self._complained = False
 
     def path(self, service: str) -> Path | None:
         """The file of a service; None when nothing is kept."""
-        if self._directory is None:
+        if self.directory is None:
             return None
         key = hashlib.sha256(f"{self._ensemble}\0{service}".encode()).hexdigest()[:16]
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in service)
-        return self._directory / f"{safe}.{key}.json"
+        return self.directory / f"{safe}.{key}.json"
 
     def save(self, service: str, replicas: Iterable[Replica]) -> None:
         """Writes a set; the file is the old one or the new one, never half of it."""

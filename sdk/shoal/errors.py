@@ -25,3 +25,37 @@ class InstanceFormatError(ShoalError, ValueError):
 
 class BindError(ShoalError, OSError):
     """A server could not bind the address that it was told to."""
+
+
+class CoordinationError(ShoalError):
+    """ZooKeeper refused what a lock, a leadership or another recipe needs of it."""
+
+
+class LockError(ShoalError):
+    """A lock is not in the state that the call needs."""
+
+
+class LockTimeoutError(LockError, TimeoutError):
+    """A lock could not be had in time; says who was ahead, and how ZooKeeper is."""
+
+
+class LockTakenError(LockError):
+    """Somebody else holds the lock, and the caller did not want to wait.
+
+    Args:
+        path: Of the lock.
+        holder: What the holder has written into its node.
+    """
+
+    def __init__(self, path: str, holder: bytes) -> None:
+        self.path = path
+        self.holder = holder
+        super().__init__(f"{path} is held by {holder.decode('utf-8', 'replace') or 'another'}")
+
+
+class LockLostError(LockError):
+    """What was held is lost: another may hold it by now, so nothing may be done in its name."""
+
+
+class ContractError(ShoalError, ValueError):
+    """A server's descriptors can't be published, or what is published can't be read."""

@@ -64,12 +64,16 @@ class Method:
             hedged = channel.hooks.hedged if channel.hooks is not None else None
             self.hedging = Hedging(channel.hedge, channel.hedge_budget, hedged)
         # Looked at on the fast path: whether there is nothing to do but to pick and to call.
-        self._plain = (
+        plain = (
             (retry is None or retry.attempt_timeout is None)
             and channel.key is None
             and self.hedging is None
             and not self.pool.reports
         )
+        asked = self.pool.fitness.asked
+        self._unlearned = asked is not None and asked.unlearned(method)
+        self._plain_then = plain
+        self._plain = plain and not self._unlearned
         self._deposit: Callable[[], object] = (
             retry.budget.deposit if retry is not None else _nothing
         )
@@ -97,6 +101,8 @@ class Method:
         metadata: Any = None,
     ) -> CallState:
         """The book-keeping of one call; the request and its metadata are for the call's key."""
+        if self._unlearned:
+            self._learn()
         key_of = self.channel.key
         pool = self.pool
         return CallState(
@@ -108,6 +114,12 @@ class Method:
             wait_for_ready=bool(wait_for_ready),
             key=None if key_of is None else affinity.key(key_of, request, metadata),
         )
+
+    def _learn(self) -> None:
+        """The first call: from now on replicas must have this method, and as we know it."""
+        self.pool.learn(self.method)
+        self._unlearned = False
+        self._plain = self._plain_then
 
     def attempt(self, state: CallState, metadata: Any, send: Send[T], *, mark: bool = False) -> T:
         """Sends one attempt of a blocking call and ends it.

@@ -13,12 +13,15 @@ import random
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import grpc
 
 from shoal import orca
+from shoal.contracts import ServedContract
 from shoal.failures import Attempt
+from shoal.fitness import Fitness, Unfit, describe
 from shoal.protocols import DirectoryLike
 from shoal_balancer import (
     Balancer,
@@ -32,6 +35,7 @@ from shoal_balancer import (
     SlowStart,
     Subset,
 )
+from shoal_balancer.replica import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -199,6 +203,7 @@ class Pool:
         policy: The pick; peak EWMA when None.
         ejection: When to eject; None never.
         keep: Which replicas this channel may use; all when None.
+        fitness: What it asks of their versions and contracts.
         changed: Called after each new set, on the directory's thread.
         reserve: Seconds that a replica which left the directory is kept open.
         slow_start: How newcomers begin; None: at once.
@@ -216,6 +221,7 @@ class Pool:
         policy: Policy | None = None,
         ejection: Ejection | None = None,
         keep: Filter | None = None,
+        fitness: Fitness | None = None,
         changed: Callable[[], object],
         reserve: float = 10.0,
         slow_start: SlowStart | None = None,
@@ -229,6 +235,7 @@ class Pool:
         self.policy = policy or PeakEwma()
         self._ejection = ejection
         self._keep = keep
+        self.fitness = fitness or Fitness(None, None)
         self._changed = changed
         self._reserve = reserve
         self._slow_start = slow_start
@@ -260,12 +267,31 @@ class Pool:
             observer=self._observer,
         )
         self._looking = False
+        # Held while a set is judged and taken in: the directory tells of sets, and calls and
+        # contracts that were read may change what is thought of the last one.
+        self._judging = threading.RLock()
+        self._judged = True
+        self.fitness.begin()
+        self._latest: tuple[Replica, ...] | None = None
+        self.unfit: tuple[Unfit, ...] = ()
         self.pick = self.balancer.pick
 
     def follow(self) -> None:
         """Subscribes to the directory."""
         self.watch = self.directory.watch(self.service)
         self._unsubscribe = self.watch.subscribe(self._observed)
+
+    @property
+    def known(self) -> bool:
+        """Whether it is known who may be called; False while that is read."""
+        return self.watch.known and not any(each.pending for each in self.unfit)
+
+    def learn(self, method: str) -> None:
+        """Takes in that a method is called, which replicas must have from now on."""
+        asked = self.fitness.asked
+        if asked is not None and asked.learn(method):
+            with self._judging:
+                self._judge()
 
     def key(self) -> int:
         """A name for a method object, to find its multi-callables by."""
@@ -331,10 +357,11 @@ class Pool:
         known = watch.replicas()
         draining = sum(not replica.routable for replica in known)
         kept = sum(self._keep is None or self._keep(replica) for replica in known)
+        unfit = f"; passed over: {describe(self.unfit)}" if self.unfit else ""
         return (
             f"no replica of service '{self.service}' can be called: {watch.path} lists "
             f"{len(known)}, {draining} of them draining or disabled, {kept} match this channel's "
-            f"filter; ZooKeeper: {watch.describe()}"
+            f"filter{unfit}; ZooKeeper: {watch.describe()}"
         )
 
     def close(self) -> None:
@@ -360,18 +387,29 @@ class Pool:
             node.endpoint.close()
 
     def _observed(self, replicas: tuple[Replica, ...]) -> None:
-        if self.closed:
+        with self._judging:
+            self._latest = replicas
+            self._judge()
+
+    def _arrived(self, digest: str, found: ServedContract | str) -> None:
+        self.fitness.read(digest, found)
+        with self._judging:
+            # What is known at once arrives while it is asked for. And what was asked for together
+            # is taken in together, or all but the first would be newcomers that start slowly.
+            if self._judged and not self.fitness.reading:
+                self._judge()
+
+    def _judge(self) -> None:
+        """Takes in those of the last set that may be called."""
+        if self.closed or self._latest is None:
             return
-        keep = self._keep
-        wanted: Iterable[Replica] = [
-            replica for replica in replicas if keep is None or keep(replica)
-        ]
-        if self._subset is not None:
-            wanted = self._subset.of(wanted, self.caller_id)
         incarnations = {
             key: node.replica.registered_at
             for key, node in self.balancer.snapshot.everyone().items()
         }
+        wanted: Iterable[Replica] = self._wanted(self._latest, incarnations)
+        if self._subset is not None:
+            wanted = self._subset.of(wanted, self.caller_id)
         self._part_from(self.balancer.update(wanted))
         snapshot = self.balancer.snapshot
         for node in snapshot.nodes:
@@ -388,6 +426,38 @@ class Pool:
         if snapshot.reserve:
             self.transport.later(self._reserve + 0.05, self._tick)
         self._changed()
+
+    def _wanted(self, replicas: tuple[Replica, ...], known: Collection[Identity]) -> list[Replica]:
+        """Those that may be called, and, as if disabled, those known that may not be any more.
+
+        The latter have not vanished: they must not be kept in reserve and called from there.
+        """
+        keep = self._keep
+        kept = [replica for replica in replicas if keep is None or keep(replica)]
+        self._judged = False
+        for digest in self.fitness.unread(kept):
+            self.directory.ask_contract(digest, self._arrived)
+        self._judged = True
+        unfit = {each.replica.identity: each for each in map(self.fitness.judge, kept) if each}
+        self._tell(unfit.values())
+        fit = {replica.identity for replica in kept} - unfit.keys()
+        return [
+            replica if replica.identity in fit else replace(replica, enabled=False)
+            for replica in replicas
+            if replica.identity in fit or replica.identity in known
+        ]
+
+    def _tell(self, unfit: Iterable[Unfit]) -> None:
+        before = {(each.replica.identity, each.why) for each in self.unfit}
+        self.unfit = tuple(unfit)
+        new = [
+            each
+            for each in self.unfit
+            if not each.pending and (each.replica.identity, each.why) not in before
+        ]
+        if new:
+            level = logging.WARNING if any(each.contract for each in new) else logging.INFO
+            logger.log(level, "%s: passed over: %s", self.watch.path, describe(new))
 
     def _releaser(self, node: ReplicaNode) -> Callable[[], None]:
         def release() -> None:

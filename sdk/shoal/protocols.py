@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from shoal.contracts import ServedContract
 from shoal_balancer import Replica, Status
 
 
@@ -76,7 +77,13 @@ class DirectoryLike(Protocol):
         """The one watch of a service; asked for again, the same object."""
 
     def announce(
-        self, service: str, replica: Replica, *, timeout: float = 15.0, secure: bool = False
+        self,
+        service: str,
+        replica: Replica,
+        *,
+        timeout: float = 15.0,
+        secure: bool = False,
+        contract: ServedContract | None = None,
     ) -> Registration:
         """Announces a replica that serves already, and keeps the announcement true.
 
@@ -85,9 +92,18 @@ class DirectoryLike(Protocol):
             replica: What to announce.
             timeout: Seconds that the directory may take.
             secure: Whether the replica's port speaks TLS.
+            contract: What it serves; its digest is in the replica's metadata.
 
         Raises:
             RegistrationError: it was not announced within ``timeout`` seconds.
+        """
+
+    def ask_contract(
+        self, digest: str, reader: Callable[[str, ServedContract | str], object]
+    ) -> None:
+        """Calls ``reader`` with the contract of a digest, at once or later on another thread.
+
+        Where it can't be read it is called with why, and again when it can.
         """
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from kazoo.exceptions import KazooException, NodeExistsError, NoNodeError
 from kazoo.protocol.states import EventType
 
 from shoal import instance
+from shoal.contractstore import publish
 from shoal.errors import RegistrationError
 from shoal.session import Session
 from shoal.worker import Worker
@@ -51,6 +52,7 @@ class ZooKeeperRegistration:
         worker: The directory's worker thread.
         rng: Spreads writes over time.
         forget: Called once when the announcement is withdrawn.
+        contract: Path and data of the node with its contract, which has to be there first.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class ZooKeeperRegistration:
         worker: Worker,
         rng: random.Random,
         forget: Callable[[ZooKeeperRegistration], None],
+        contract: tuple[str, bytes] | None = None,
     ) -> None:
         self.path = path
         self.service = service
@@ -73,6 +76,7 @@ class ZooKeeperRegistration:
         self._worker = worker
         self._rng = rng
         self._forget = forget
+        self._contract = contract
         self._lock = threading.Lock()
         self._waiting: list[threading.Event] = []
         self._withdrawn: threading.Event | None = None
@@ -185,6 +189,9 @@ class ZooKeeperRegistration:
             waiting, self._waiting = self._waiting, []
             wanted = self.replica
         try:
+            if self._contract is not None:
+                # Before the replica, so that nobody hears of a digest that can't be read.
+                publish(self._session, *self._contract)
             mended = self._mend(instance.encode(self.service, wanted, secure=self._secure))
         except KazooException as error:
             mended = False

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import grpc
+from google.protobuf.descriptor_pool import DescriptorPool
 
 from shoal import addresses, forks, keepalive, signals, standard
 from shoal.admission import Admission, Workers
@@ -64,6 +65,9 @@ class Server(Shell, grpc.Server):
         load_reports: Whether each answer says how loaded the server is; or what says it.
         limit: Most calls at once, fixed or following the latency; the rest is refused before its
             handler, in a way that is safe to send to another replica. Streams are not under it.
+        contract: Whether callers may read in the directory what it serves, to see whether they go
+            together.
+        descriptors: Where the descriptors of its services are; protobuf's default pool when None.
 
     Attributes:
         load: Makes the load reports; None where there are none.
@@ -96,6 +100,8 @@ class Server(Shell, grpc.Server):
         grace: float = 30.0,
         load_reports: bool | LoadReporter = False,
         limit: Limit | None = None,
+        contract: bool = True,
+        descriptors: DescriptorPool | None = None,
     ) -> None:
         forks.check(f"a server of '{service}'")
         if reflection:
@@ -112,6 +118,8 @@ class Server(Shell, grpc.Server):
                 host=host,
                 weight=weight,
             ),
+            contract=contract,
+            descriptors=descriptors,
         )
         self.linger = linger
         self.grace = grace
@@ -162,7 +170,12 @@ class Server(Shell, grpc.Server):
         """
         self._check_fork()
         if self._reflection:
-            standard.add_reflection(self._names, self._server, health=self._health is not None)
+            standard.add_reflection(
+                self._names,
+                self._server,
+                health=self._health is not None,
+                descriptors=self.descriptors,
+            )
         self._say(serving=False)
         self._server.start()
 
@@ -221,21 +234,27 @@ class Server(Shell, grpc.Server):
 
         Raises:
             BindError: the address can't be bound.
+            ContractError: its descriptors are too large to be published.
             RegistrationError: it could not be announced; the server is stopped again.
             ValueError: an address can't be read, or ``bind`` listens everywhere without
                 ``advertise``.
             ShoalForkError: the server was made before this process forked.
         """
         host, outside = addresses.advertised(bind, advertise)
+        contract = self.contract()
         if credentials is None:
             port = self.add_insecure_port(bind)
         else:
             port = self.add_secure_port(bind, credentials)
         self.start()
-        replica = self.identity.replica(host, outside or port, self._names)
+        replica = self.identity.replica(host, outside or port, self._names, contract)
         try:
             self._registration = directory.announce(
-                self.identity.service, replica, timeout=timeout, secure=credentials is not None
+                self.identity.service,
+                replica,
+                timeout=timeout,
+                secure=credentials is not None,
+                contract=contract,
             )
         except BaseException:
             self._server.stop(None).wait()

@@ -14,6 +14,7 @@ import grpc
 from shoal import forks
 from shoal.addresses import bound
 from shoal.connections import peers_of
+from shoal.contracts import KEY, NAMES, ServedContract
 from shoal.drain import Roster
 from shoal.drainreport import DrainReport
 from shoal_balancer import Replica
@@ -55,9 +56,17 @@ class Identity:
         name = str(uuid.uuid4()) if given_id is None else given_id
         return cls(service=service, id=name, metadata=dict(metadata or {}), **facts)
 
-    def replica(self, address: str, port: int, names: Iterable[str]) -> Replica:
-        """The replica at an address, with the names of the proto services that it serves."""
-        facts = {**self.metadata, "protos": ",".join(sorted(names))}
+    def replica(
+        self,
+        address: str,
+        port: int,
+        names: Iterable[str],
+        contract: ServedContract | None = None,
+    ) -> Replica:
+        """The replica at an address, with the proto services that it serves and their contract."""
+        facts = {**self.metadata, NAMES: ",".join(sorted(names))}
+        if contract is not None:
+            facts[KEY] = contract.digest
         return Replica(
             id=self.id,
             address=address,
@@ -76,6 +85,7 @@ class Shell:
 
     Attributes:
         identity: Who the replica is.
+        descriptors: Where the descriptors of its services are; protobuf's default pool when None.
         replica: What is announced; None before.
         roster: Who calls it.
     """
@@ -83,8 +93,12 @@ class Shell:
     _server: Any
     roster: Roster
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(
+        self, identity: Identity, *, contract: bool = True, descriptors: Any = None
+    ) -> None:
         self.identity = identity
+        self.descriptors = descriptors
+        self._publishes = contract
         self.replica: Replica | None = None
         self._names: list[str] = []
         self._ports: list[int] = []
@@ -139,6 +153,19 @@ class Shell:
         """All who are connected to the server's ports; None where the system does not tell."""
         found = [peers for port in self._ports if (peers := peers_of(port)) is not None]
         return frozenset().union(*found) if found else None
+
+    def contract(self) -> ServedContract | None:
+        """What it serves, as it is published; None when nothing is, or nothing can be described.
+
+        Raises:
+            ContractError: it is too large to be published.
+        """
+        if not self._publishes:
+            return None
+        made = ServedContract.of(self._names, self.descriptors)
+        if made is not None:
+            made.packed()
+        return made
 
     def after_fork(self) -> None:
         """In a forked child: the server is the parent's."""

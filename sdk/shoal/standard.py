@@ -80,9 +80,14 @@ def check_reflection() -> None:
         raise ImportError(MISSING) from error
 
 
-def add_reflection(names: Iterable[str], server: Any, *, health: bool) -> None:
-    """Serves reflection of the named services, of Shoal's own and of the standard ones."""
+def add_reflection(
+    names: Iterable[str], server: Any, *, health: bool, descriptors: Any = None
+) -> None:
+    """Serves reflection of the named services, of Shoal's own and of the standard ones.
+
+    With a pool of descriptors of their own, the named ones alone can be described.
+    """
     from grpc_reflection.v1alpha import reflection
 
     standard = [REPLICA_SERVICE, *([HEALTH_SERVICE] if health else []), reflection.SERVICE_NAME]
-    reflection.enable_server_reflection([*names, *standard], server)
+    reflection.enable_server_reflection([*names, *standard], server, descriptors)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shoal.fitness import Unfit
 from shoal.pool import Pool, ReplicaNode
 from shoal.retry import Retry
 from shoal_balancer import Replica, SlowStart
@@ -57,6 +58,7 @@ class ChannelView:
         down: Whether none can be reached.
         admission: Share of calls that is let through while the set comes back, 0 to 1.
         retries_left: Retries that the budget would allow now; None without retries.
+        unfit: Replicas that are passed over for their version or their contract, and why.
     """
 
     service: str
@@ -67,6 +69,7 @@ class ChannelView:
     down: bool
     admission: float
     retries_left: float | None
+    unfit: tuple[Unfit, ...] = ()
 
 
 def view(pool: Pool, retry: Retry | None) -> ChannelView:
@@ -85,6 +88,7 @@ def view(pool: Pool, retry: Retry | None) -> ChannelView:
         down=snapshot.down,
         admission=snapshot.admission(now, slow_start),
         retries_left=max(retry.budget.balance(), 0.0) if retry is not None else None,
+        unfit=pool.unfit,
     )
 
 

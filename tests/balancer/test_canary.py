@@ -125,3 +125,17 @@ def test_the_inner_policy_decides_whether_load_reports_are_wanted():
 def test_shares_that_make_no_sense_are_refused(shares):
     with pytest.raises(ValueError, match="shares must"):
         Canary(shares, PeakEwma())
+
+
+def test_a_share_may_be_a_range_s_and_a_version_s_own_comes_first():
+    policy = Canary({"1.1.7": 0.1, "==1.1.*": 0.2}, RoundRobin())
+    nodes = versioned(policy, a="1.0.4", b="1.1.0", c="1.1.7", d="1.1.3", e="unknown")
+    found = drawn(policy, nodes, 1000)
+    assert found["1.1.7"] == pytest.approx(100, abs=6)
+    assert found["1.1.0"] + found["1.1.3"] == pytest.approx(200, abs=6)
+    assert found["1.0.4"] + found["unknown"] == pytest.approx(700, abs=6)
+
+
+def test_a_range_that_cannot_be_read_is_said_at_once():
+    with pytest.raises(ValueError, match="is no version"):
+        Canary({">=new": 0.1}, RoundRobin())

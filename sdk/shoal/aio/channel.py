@@ -25,6 +25,7 @@ from shoal.channel import (
     RETURN,
 )
 from shoal.failures import describe
+from shoal.fitness import Fitness
 from shoal.hedging import Hedge
 from shoal.hooks import Hooks
 from shoal.pool import Filter, Pool, ReplicaNode
@@ -32,7 +33,7 @@ from shoal.protocols import DirectoryLike
 from shoal.retry import Retry
 from shoal.transport import Options
 from shoal.views import ChannelView, view
-from shoal_balancer import Ejection, Policy, SlowStart, Subset
+from shoal_balancer import Ejection, Policy, SlowStart, Subset, VersionRange
 
 
 class Channel(grpc.aio.Channel):
@@ -46,6 +47,10 @@ class Channel(grpc.aio.Channel):
         policy: Which replica gets a call; `PeakEwma` when None.
         retry: What is tried again; None never.
         filter: Which replicas may be used.
+        version: Versions that it takes, for example ``">=1.2,<2"``, ``"==1.4.2"``, ``"^1.4"``
+            (`VersionRange`); all when None.
+        contract: What it calls: a `Contract`, services, methods, or their names. A replica that
+            serves something incompatible gets no call; nothing is compared when None.
         credentials: For TLS; None for plaintext.
         options: grpc's channel options, for each replica's connection.
         compression: grpc's default compression.
@@ -62,6 +67,7 @@ class Channel(grpc.aio.Channel):
 
     Raises:
         RuntimeError: no event loop is running.
+        ValueError: the range of versions or the contract can't be read.
     """
 
     def __init__(
@@ -72,6 +78,8 @@ class Channel(grpc.aio.Channel):
         policy: Policy | None = None,
         retry: Retry | None = DEFAULT_RETRY,
         filter: Filter | None = None,  # noqa: A002 - the word that callers look for
+        version: str | VersionRange | None = None,
+        contract: Any = None,
         credentials: grpc.ChannelCredentials | None = None,
         options: Options = (),
         compression: grpc.Compression | None = None,
@@ -101,6 +109,7 @@ class Channel(grpc.aio.Channel):
             policy=policy,
             ejection=ejection,
             keep=filter,
+            fitness=Fitness(version, contract),
             changed=self._changed,
             slow_start=slow_start,
             subset=subset,
@@ -232,7 +241,7 @@ class Channel(grpc.aio.Channel):
         elif pool.returning:
             # Held back with others, and let through bit by bit.
             state.patience = state.patience or min(state.deadline, now + RETURN)
-        elif pool.watch.known:
+        elif pool.known:
             state.patience = now
         elif state.patience is None:
             state.patience = min(state.deadline, now + FIRST_ANSWER)

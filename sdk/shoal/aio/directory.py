@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import shoal.directory
+from shoal.contracts import ServedContract
+from shoal.contractstore import Reader
 from shoal.errors import DirectoryClosedError
 from shoal.registrar import ZooKeeperRegistration
 from shoal.servicewatch import ServiceWatch
@@ -119,12 +121,19 @@ class Directory:
         *,
         timeout: float = 15.0,
         secure: bool = False,
+        contract: ServedContract | None = None,
     ) -> ZooKeeperRegistration:
         """As `shoal.Directory.announce`: it blocks, so call it on a thread.
 
         It fits `shoal.protocols.DirectoryLike` that way; `shoal.aio.Server` does the rest.
         """
-        return self._directory.announce(service, replica, timeout=timeout, secure=secure)
+        return self._directory.announce(
+            service, replica, timeout=timeout, secure=secure, contract=contract
+        )
+
+    def ask_contract(self, digest: str, reader: Reader) -> None:
+        """As `shoal.Directory.ask_contract`."""
+        self._directory.ask_contract(digest, reader)
 
     def describe(self) -> str:
         """The session's state for a person."""

@@ -48,11 +48,15 @@ class Method:
             hedged = channel.hooks.hedged if channel.hooks is not None else None
             self.hedging = Hedging(channel.hedge, channel.hedge_budget, hedged)
         # Whether there is nothing to do but to pick and to call.
-        self.plain = (
+        plain = (
             (retry is None or retry.attempt_timeout is None)
             and channel.key is None
             and self.hedging is None
         )
+        asked = self.pool.fitness.asked
+        self._unlearned = asked is not None and asked.unlearned(method)
+        self._plain_then = plain
+        self.plain = plain and not self._unlearned
         self.deposit: Callable[[], object] = retry.budget.deposit if retry is not None else _nothing
 
     def __del__(self) -> None:
@@ -78,6 +82,11 @@ class Method:
         metadata: Any = None,
     ) -> CallState:
         """The book-keeping of one call; the request and its metadata are for the call's key."""
+        if self._unlearned:
+            # The first call: from now on replicas must have this method, and as we know it.
+            self.pool.learn(self.method)
+            self._unlearned = False
+            self.plain = self._plain_then
         key_of = self.channel.key
         return CallState(
             self.pool,

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.descriptor_pool import DescriptorPool
 
 from shoal import addresses, forks, keepalive, signals, standard
 from shoal.admission import Admission
@@ -62,6 +63,9 @@ class Server(Shell, grpc.aio.Server):
             limit the reporter must be told the capacity to say a utilisation.
         limit: Most calls at once, fixed or following the latency; the rest is refused before its
             handler, in a way that is safe to send to another replica. Streams are not under it.
+        contract: Whether callers may read in the directory what it serves, to see whether they go
+            together.
+        descriptors: Where the descriptors of its services are; protobuf's default pool when None.
 
     Attributes:
         load: Makes the load reports; None where there are none.
@@ -94,6 +98,8 @@ class Server(Shell, grpc.aio.Server):
         grace: float = 30.0,
         load_reports: bool | LoadReporter = False,
         limit: Limit | None = None,
+        contract: bool = True,
+        descriptors: DescriptorPool | None = None,
     ) -> None:
         forks.check(f"an asyncio server of '{service}'", aio=True)
         if reflection:
@@ -110,6 +116,8 @@ class Server(Shell, grpc.aio.Server):
                 host=host,
                 weight=weight,
             ),
+            contract=contract,
+            descriptors=descriptors,
         )
         self.linger = linger
         self.grace = grace
@@ -153,7 +161,12 @@ class Server(Shell, grpc.aio.Server):
         """
         self._check_fork()
         if self._reflection:
-            standard.add_reflection(self._names, self._server, health=self._health is not None)
+            standard.add_reflection(
+                self._names,
+                self._server,
+                health=self._health is not None,
+                descriptors=self.descriptors,
+            )
         await self._say(serving=False)
         await self._server.start()
 
@@ -218,18 +231,20 @@ class Server(Shell, grpc.aio.Server):
 
         Raises:
             BindError: the address can't be bound.
+            ContractError: its descriptors are too large to be published.
             RegistrationError: it could not be announced; the server is stopped again.
             ValueError: an address can't be read, or ``bind`` listens everywhere without
                 ``advertise``.
             ShoalForkError: the server was made before this process forked.
         """
         host, outside = addresses.advertised(bind, advertise)
+        contract = self.contract()
         if credentials is None:
             port = self.add_insecure_port(bind)
         else:
             port = self.add_secure_port(bind, credentials)
         await self.start()
-        replica = self.identity.replica(host, outside or port, self._names)
+        replica = self.identity.replica(host, outside or port, self._names, contract)
         try:
             self._registration = await asyncio.to_thread(
                 directory.announce,
@@ -237,6 +252,7 @@ class Server(Shell, grpc.aio.Server):
                 replica,
                 timeout=timeout,
                 secure=credentials is not None,
+                contract=contract,
             )
         except BaseException:
             await self._server.stop(None)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from shoal.channels import ChannelOwner
+from shoal.contracts import ServedContract
 from shoal.watching import SetWatch
 from shoal_balancer import Replica, Status
 
@@ -28,6 +29,8 @@ class FixedDirectory(ChannelOwner):
         super().__init__()
         self.caller_id = str(uuid.uuid4())
         self._watches: dict[str, SetWatch] = {}
+        self._contracts: dict[str, ServedContract] = {}
+        self._unanswered: dict[str, list[Callable[[str, ServedContract | str], object]]] = {}
         for service, replicas in (services or {}).items():
             self.set(service, replicas)
 
@@ -54,9 +57,27 @@ class FixedDirectory(ChannelOwner):
         *,
         timeout: float = 15.0,  # noqa: ARG002 - a fixed directory answers at once
         secure: bool = False,  # noqa: ARG002 - and writes no port down
+        contract: ServedContract | None = None,
     ) -> FixedRegistration:
         """Adds a replica to a service's set."""
+        if contract is not None:
+            self.publish_contract(contract)
         return FixedRegistration(self, service, replica)
+
+    def publish_contract(self, contract: ServedContract) -> None:
+        """Publishes what a replica serves; its metadata names it by the digest."""
+        self._contracts[contract.digest] = contract
+        for reader in self._unanswered.pop(contract.digest, ()):
+            reader(contract.digest, contract)
+
+    def ask_contract(
+        self, digest: str, reader: Callable[[str, ServedContract | str], object]
+    ) -> None:
+        """Calls ``reader`` at once; again when a contract that is not there is published."""
+        found = self._contracts.get(digest)
+        if found is None:
+            self._unanswered.setdefault(digest, []).append(reader)
+        reader(digest, found or f"the contract {digest} was not published")
 
 
 class FixedRegistration:

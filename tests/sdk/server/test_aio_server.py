@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import shoal
 import shoal.aio
+from shoal.contracts import ServedContract
 from shoal.drain import Phase
 from shoal.refusal import refusal_in
 from shoal.testing import FixedDirectory
@@ -141,7 +142,12 @@ async def test_it_serves_announces_and_is_a_grpc_server(made, directory, channel
     assert isinstance(server, grpc.aio.Server)
     replica = await server.serve(directory, bind="[::1]:0")
     assert directory.watch("echo").replicas() == (replica,)
-    assert dict(replica.metadata) == {"colour": "red", "keepalive": "10", "protos": ECHO}
+    assert dict(replica.metadata) == {
+        "colour": "red",
+        "keepalive": "10",
+        "protos": ECHO,
+        "protos_digest": ServedContract.of([ECHO]).digest,
+    }
     answer = await echo_pb2_grpc.EchoStub(channel_to(replica.target)).Echo(REQUEST, timeout=WAIT)
     assert answer.server == "one"
     assert await server.wait_for_termination(0.01)

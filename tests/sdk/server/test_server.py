@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import shoal
+from shoal.contracts import ServedContract
 from shoal.drain import Phase
 from shoal.refusal import refusal_in
 from shoal.testing import FixedDirectory
@@ -54,7 +55,12 @@ def test_it_serves_and_announces_what_it_is(made, directory, stub_to):
         "one", "127.0.0.1", "1.4", "sql",
     )  # fmt: skip
     assert (replica.zone, replica.host, replica.weight) == ("z1", "host-1", 2.0)
-    assert dict(replica.metadata) == {"colour": "red", "keepalive": "10", "protos": ECHO}
+    assert dict(replica.metadata) == {
+        "colour": "red",
+        "keepalive": "10",
+        "protos": ECHO,
+        "protos_digest": ServedContract.of([ECHO]).digest,
+    }
     assert stub_to(replica.target).Echo(REQUEST, timeout=WAIT).server == "one"
     assert replica.target in repr(server)
 

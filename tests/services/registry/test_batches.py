@@ -79,7 +79,7 @@ def test_a_batch_that_collides_is_tried_once_more_and_then_refused_in_words(hand
     (made,) = registry.create_many([creation("once")])
     assert made.created
     with pytest.raises(
-        UnavailableError, match="1 jobs were not written.*submit them again"
+        UnavailableError, match=r"1 jobs were not written.*submit them again"
     ) as told:
         registry.create_many([creation("twice")])
     assert isinstance(told.value.__cause__, IntegrityError)

@@ -1,0 +1,1 @@
+"""Coordination over a directory's ZooKeeper session: what services agree on beside who is there."""
