@@ -265,6 +265,8 @@ class Channel(grpc.Channel):
         if state.cancelled:
             raise cancellation(state)
         now = pool.clock()
+        # Before the pick: a set that comes in between is no reason to give up without a look at it.
+        known = pool.known
         node = pool.take(now, state.tried, state.key)
         if node is not None:
             return node
@@ -273,7 +275,7 @@ class Channel(grpc.Channel):
         elif pool.returning:
             # Held back with others, and let through bit by bit.
             state.patience = state.patience or min(state.deadline, now + RETURN)
-        elif pool.known:
+        elif known:
             state.patience = now
         elif state.patience is None:
             state.patience = min(state.deadline, now + FIRST_ANSWER)

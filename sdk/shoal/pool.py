@@ -1,8 +1,8 @@
 """A channel's replicas: which there are, one endpoint for each, and their goodbyes.
 
 The pool is the part that the sync and the asyncio channel share. What differs, opening grpc
-channels and talking over them, is behind `Transport`. One lock holds the table together, and what
-is done under it stands in one file, so that it can be read whole.
+channels and talking over them, is behind `Transport` (`shoal.endpoint`). One lock holds the table
+together, and what is done under it stands in one file, so that it can be read whole.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
-from typing import Any, Protocol
-
-import grpc
+from typing import Any
 
 from shoal import orca
 from shoal.contracts import ServedContract
+from shoal.endpoint import CONNECTED, Endpoint, Transport
 from shoal.failures import Attempt
 from shoal.fitness import Fitness, Unfit, describe
 from shoal.protocols import DirectoryLike
@@ -42,152 +41,11 @@ logger = logging.getLogger(__name__)
 # Each channel says its own hello and goodbye: two of one process leave a replica independently.
 _numbers = itertools.count(1)
 
-# Before a hello that was not heard is said again: doubled each time, seconds.
-HELLO_AGAIN = 0.5
-HELLO_AGAIN_AT_MOST = 15.0
-
 # Between looks at connections that are known to be broken, seconds. Others are not looked at: a
 # call that finds one broken says so.
 LOOK = 0.25
 
 Filter = Callable[[Replica], bool]
-
-
-class Transport(Protocol):
-    """How a channel opens and closes connections, and does things later."""
-
-    def open(self, target: str, announced: Mapping[str, str]) -> Any:
-        """A grpc channel to one replica, not connected yet."""
-
-    def close(self, channel: Any) -> None:
-        """Closes a channel, after a goodbye that was said over it has been heard, or soon."""
-
-    def state(self, channel: Any, *, connect: bool = False) -> grpc.ChannelConnectivity | None:
-        """The state of its connection, None when that can't be told; ``connect`` asks for one."""
-
-    def hello(self, channel: Any, caller_id: str, missed: Callable[[], object]) -> None:
-        """Says ``shoal.v1.Replica/Hello``, in the background.
-
-        ``missed`` is called when a replica that may know the word did not hear it.
-        """
-
-    def released(self, channel: Any, caller_id: str) -> None:
-        """Says ``shoal.v1.Replica/Released``, in the background."""
-
-    def later(self, delay: float, task: Callable[[], object]) -> None:
-        """Runs a task that does not block, in ``delay`` seconds, not on the thread that asks."""
-
-
-_CONNECTED = (grpc.ChannelConnectivity.READY, None)
-
-
-class Endpoint:
-    """The way to one replica: a grpc channel, opened at the first call, and its multi-callables.
-
-    Attributes:
-        callables: For the key of each method object of our channel the multi-callable of this
-            replica's.
-    """
-
-    __slots__ = (
-        "_channel",
-        "_lock",
-        "_missed",
-        "_pool",
-        "_replica",
-        "_wanted",
-        "callables",
-        "closed",
-        "greeted",
-    )
-
-    def __init__(self, pool: Pool, replica: Replica) -> None:
-        self.callables: dict[int, Any] = {}
-        self.greeted = False
-        self.closed = False
-        self._wanted = False
-        self._missed = 0
-        self._pool = pool
-        self._replica = replica
-        self._lock = threading.Lock()
-        self._channel: Any = None
-
-    @property
-    def channel(self) -> Any:
-        """The grpc channel; opened here at the first use.
-
-        Raises:
-            ValueError: the endpoint was closed meanwhile (as grpcio's own channel raises).
-        """
-        if self._channel is None:
-            with self._lock:
-                if self.closed:
-                    raise ValueError(
-                        f"Cannot invoke RPC on closed channel to {self._replica.target}"
-                    )
-                if self._channel is None:
-                    self._channel = self._pool.transport.open(
-                        self._replica.target, self._replica.metadata
-                    )
-            self.greet()
-        return self._channel
-
-    @property
-    def opened(self) -> bool:
-        """Whether anything was ever sent there."""
-        return self._channel is not None
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is a connection."""
-        return self._channel is not None and self.state() in _CONNECTED
-
-    def state(self, *, connect: bool = False) -> grpc.ChannelConnectivity | None:
-        """The state of the connection; None while none was ever asked for, or it can't be told."""
-        channel = self._channel
-        if channel is None:
-            return None
-        return self._pool.transport.state(channel, connect=connect)
-
-    def bind(self, method: Any) -> Any:
-        """This replica's multi-callable for a method object of our channel, kept."""
-        inner = method.bind(self.channel)
-        self.callables[method.key] = inner
-        return inner
-
-    def greet(self) -> None:
-        """Tells the replica that we may call, so that a drain of its waits for us."""
-        self._wanted = True
-        if self._channel is not None and not self.greeted:
-            self.greeted = True
-            self._pool.transport.hello(self._channel, self._pool.caller_id, self._unheard)
-
-    def release(self) -> None:
-        """Tells the replica that our last call there has ended."""
-        self._wanted = False
-        if self._channel is not None and self.greeted:
-            self.greeted = False
-            self._pool.transport.released(self._channel, self._pool.caller_id)
-
-    def _unheard(self) -> None:
-        """A hello was not heard: the replica may come up later, and is to know us by then."""
-        self.greeted = False
-        delay = min(HELLO_AGAIN * 2.0**self._missed, HELLO_AGAIN_AT_MOST)
-        self._missed = min(self._missed + 1, 10)
-        self._pool.transport.later(delay, self._greet_again)
-
-    def _greet_again(self) -> None:
-        if self._wanted and not self.closed:
-            self.greet()
-
-    def close(self) -> None:
-        """Closes the connection. Idempotent."""
-        with self._lock:
-            self.closed = True
-            channel, self._channel = self._channel, None
-        self.callables = {}
-        if channel is not None:
-            self._pool.transport.close(channel)
 
 
 ReplicaNode = Node[Endpoint]
@@ -274,17 +132,14 @@ class Pool:
         self.fitness.begin()
         self._latest: tuple[Replica, ...] | None = None
         self.unfit: tuple[Unfit, ...] = ()
+        # Whether it is known who may be called, and picks know it.
+        self.known = False
         self.pick = self.balancer.pick
 
     def follow(self) -> None:
         """Subscribes to the directory."""
         self.watch = self.directory.watch(self.service)
         self._unsubscribe = self.watch.subscribe(self._observed)
-
-    @property
-    def known(self) -> bool:
-        """Whether it is known who may be called; False while that is read."""
-        return self.watch.known and not any(each.pending for each in self.unfit)
 
     def learn(self, method: str) -> None:
         """Takes in that a method is called, which replicas must have from now on."""
@@ -423,6 +278,7 @@ class Pool:
                 if before is not None and before != node.replica.registered_at:
                     endpoint.greeted = False
                 endpoint.greet()
+        self.known = not any(each.pending for each in self.unfit)
         if snapshot.reserve:
             self.transport.later(self._reserve + 0.05, self._tick)
         self._changed()
@@ -450,6 +306,8 @@ class Pool:
     def _tell(self, unfit: Iterable[Unfit]) -> None:
         before = {(each.replica.identity, each.why) for each in self.unfit}
         self.unfit = tuple(unfit)
+        if any(each.pending for each in self.unfit):
+            self.known = False
         new = [
             each
             for each in self.unfit
@@ -482,7 +340,7 @@ class Pool:
         for node in self.balancer.snapshot.everyone().values():
             if not node.reachable:
                 state = node.endpoint.state(connect=True)
-                if state in _CONNECTED:
+                if state in CONNECTED:
                     self.balancer.reach(node, reachable=True)
                 else:
                     missing = True

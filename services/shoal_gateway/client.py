@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 
 from shoal.directory import Directory
+from shoal_gateway.contracts import CALLS
 from shoal_protos.gateway.api.v1 import api_pb2, api_pb2_grpc
 from shoal_protos.gateway.model.v1 import job_pb2
 
@@ -67,7 +68,7 @@ class Gateway:
 
     def __init__(self, directory: Directory, owner: str) -> None:
         self.owner = owner
-        self._channel = directory.channel("api")
+        self._channel = directory.channel("api", contract=CALLS)
         self._api = api_pb2_grpc.ApiStub(self._channel)
 
     def applications(self) -> list[api_pb2.Application]:

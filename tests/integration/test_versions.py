@@ -5,10 +5,15 @@ from collections import Counter
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pb2
 
 import shoal
 import shoal.aio
 from shoal.contracts import KEY, ServedContract
+from shoal_gateway.scheduler.logic import NobodyTookError
+from shoal_gateway.scheduler.ports import FleetManagers
+from shoal_protos.gateway.appmanager.v1 import appmanager_pb2, appmanager_pb2_grpc
+from shoal_protos.gateway.registry.v1 import registry_pb2
 from shoal_protos.testing.v1 import echo_pb2, echo_pb2_grpc
 from tests.support.echo import Echo
 from tests.support.protos import SERVICE
@@ -26,6 +31,7 @@ from tests.support.versioned import (
 from tests.support.waiting import eventually
 
 WAIT = 20.0
+MANAGER = "shoal.gateway.appmanager.v1.AppManager"
 
 
 @pytest.fixture
@@ -247,3 +253,71 @@ def test_a_node_with_something_else_in_it_is_told_of_and_checked_when_it_is_mend
         caller._contracts.connected()
         eventually(lambda: caller._contracts._known, what="the second look")
     assert echo.stop(0).wait(30)
+
+
+def managers_of(change):
+    """Descriptors of the app manager as they would be after a change, in a pool of their own."""
+    whole = ServedContract.of([MANAGER])
+    files = descriptor_pb2.FileDescriptorSet.FromString(whole.files)
+    messages = {
+        f"{file.package}.{each.name}": each for file in files.file for each in file.message_type
+    }
+    change(messages)
+    return ServedContract(files.SerializeToString(deterministic=True))._loaded()
+
+
+def broken(messages):
+    item = messages["shoal.gateway.appmanager.v1.StartResponse"].nested_type[0]
+    item.field[0].type = descriptor_pb2.FieldDescriptorProto.TYPE_INT64
+
+
+def older(messages):
+    # What a scheduler of today says beside the job was not there yet.
+    offer = messages["shoal.gateway.registry.v1.Offer"]
+    del offer.field[1:]
+
+
+class Manager(appmanager_pb2_grpc.AppManagerServicer):
+    """Takes every job."""
+
+    def __init__(self):
+        self.offers = []
+
+    def Start(self, request, context):
+        self.offers += request.offers
+        started = appmanager_pb2.StartResponse.VERDICT_STARTED
+        items = [appmanager_pb2.StartResponse.Item(job_id="1", verdict=started)]
+        return appmanager_pb2.StartResponse(items=items)
+
+
+async def test_the_scheduler_offers_nothing_to_managers_of_another_contract(
+    directories, chroot, tmp_path
+):
+    directory, servers = directories(), []
+
+    def manager(name, version, change):
+        servicer, pool = Manager(), managers_of(change)
+        options = {"flavor": "local", "reflection": False, "linger": 0.1}
+        made = shoal.Server("appmanager", id=name, version=version, descriptors=pool, **options)
+        appmanager_pb2_grpc.add_AppManagerServicer_to_server(servicer, made)
+        made.serve(directory)
+        servers.append(made)
+        return servicer
+
+    async with shoal.aio.Directory(chroot, cache_dir=tmp_path / "scheduler") as scheduler:
+        managers = FleetManagers(scheduler, 10.0)
+        refused = manager("bad", "2.0", broken)
+        await scheduler.ready("appmanager")
+        with pytest.raises(
+            NobodyTookError,
+            match=r"version 2\.0 \(replica bad\) .*Item\.job_id changed from string to int64",
+        ):
+            await managers.start("local", [registry_pb2.Offer()])
+        # An older one fits, for that is what the gateway's services are to each other.
+        taken = manager("old", "0.9", older)
+        await scheduler.ready("appmanager", count=2)
+        for _ in range(5):
+            await managers.start("local", [registry_pb2.Offer()])
+    assert (refused.offers, len(taken.offers)) == ([], 5)
+    for each in servers:
+        assert each.stop(0).wait(30)

@@ -16,6 +16,7 @@ from shoal_gateway.api.files import Files, LogSegments
 from shoal_gateway.api.hints import WakeHints
 from shoal_gateway.api.servicer import ApiServicer, RegistryClient
 from shoal_gateway.api.tails import Tails
+from shoal_gateway.contracts import CALLS
 from shoal_gateway.objectstore import ObjectStore
 from shoal_protos.gateway.api.v1 import api_pb2_grpc
 from shoal_protos.gateway.registry.v1 import registry_pb2_grpc
@@ -41,14 +42,16 @@ async def serve(options: runtime.Common, catalogue: Catalogue, objects: ObjectSt
             registry = RegistryClient(
                 cast(
                     "registry_pb2_grpc.RegistryAsyncStub",
-                    registry_pb2_grpc.RegistryStub(directory.channel("registry")),
+                    registry_pb2_grpc.RegistryStub(directory.channel("registry", contract=CALLS)),
                 )
             )
             feed = Feed(registry.changes)
             hints = WakeHints(
                 cast(
                     "scheduler_pb2_grpc.SchedulerAsyncStub",
-                    scheduler_pb2_grpc.SchedulerStub(directory.channel("scheduler")),
+                    scheduler_pb2_grpc.SchedulerStub(
+                        directory.channel("scheduler", contract=CALLS)
+                    ),
                 )
             )
             servicer = ApiServicer(

@@ -12,6 +12,7 @@ from shoal.drain import Phase
 from shoal_gateway import runtime
 from shoal_gateway.appmanager.logic import AppManager
 from shoal_gateway.appmanager.servicer import AppManagerServicer, RegistryCalls
+from shoal_gateway.contracts import CALLS
 from shoal_gateway.objectstore import ObjectStore
 from shoal_protos.gateway.appmanager.v1 import appmanager_pb2_grpc
 from shoal_protos.gateway.registry.v1 import registry_pb2_grpc
@@ -30,7 +31,7 @@ def serve(options: runtime.Common, parsed: argparse.Namespace) -> None:
     objects = ObjectStore.open(parsed.objects)
     with runtime.open_directory(options) as directory:
         calls = RegistryCalls(
-            registry_pb2_grpc.RegistryStub(directory.channel("registry")),
+            registry_pb2_grpc.RegistryStub(directory.channel("registry", contract=CALLS)),
             manager_id=options.id,
             host=options.host,
             lease=parsed.lease,

@@ -85,7 +85,7 @@ def _note_dead(meant: Where, rows: list[dict[str, Any]]) -> None:
             continue
         row = found.get(each.id)
         if row is None:
-            keys = ("address", "version", "zone")
+            keys = ("address", "version", "zone", "contract")
             row = dict.fromkeys(keys, "") | {"port": 0, "since": 0, "flavor": each.flavor}
             row |= {"id": each.id, "service": each.service, "host": each.host}
             rows.append(row)

@@ -66,6 +66,7 @@ def replica_json(service: str, replica: Replica) -> dict[str, Any]:
         "flavor": replica.flavor,
         "zone": replica.zone,
         "status": str(replica.status),
+        "contract": replica.metadata.get("protos_digest", ""),
         "since": replica.registered_at,
     }
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from shoal_gateway import runtime
+from shoal_gateway.contracts import CALLS
 from shoal_gateway.scheduler.logic import Dispatcher
 from shoal_gateway.scheduler.ports import FleetManagers, RegistryQueue
 from shoal_gateway.scheduler.servicer import SchedulerServicer
@@ -28,7 +29,7 @@ async def serve(options: runtime.Common, poll: float, lease: float) -> None:
     async with runtime.open_aio_directory(options) as directory:
         registry = cast(
             "registry_pb2_grpc.RegistryAsyncStub",
-            registry_pb2_grpc.RegistryStub(directory.channel("registry")),
+            registry_pb2_grpc.RegistryStub(directory.channel("registry", contract=CALLS)),
         )
         dispatcher = Dispatcher(
             RegistryQueue(registry, options.id, lease),

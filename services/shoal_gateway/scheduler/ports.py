@@ -12,6 +12,7 @@ import grpc
 from shoal.aio import Directory
 from shoal.channel import replica_of, where
 from shoal.retry import Retry
+from shoal_gateway.contracts import CALLS
 from shoal_gateway.convert import duration
 from shoal_gateway.scheduler.logic import NobodyTookError, Offer, QueueAwayError
 from shoal_gateway.scheduler.policy import ByRoom
@@ -121,6 +122,7 @@ class FleetManagers:
                 SERVICE,
                 policy=policy,
                 filter=where(flavor=flavor),
+                contract=CALLS,
                 retry=Retry(attempts=3, attempt_timeout=self._lease * ATTEMPT_SHARE),
             )
             stub = cast(

@@ -217,6 +217,23 @@ def test_a_call_waits_for_a_contract_that_is_being_read(fleet):
     assert len(slow.asked) == 1
 
 
+def test_a_set_that_comes_between_the_pick_and_the_end_of_patience_is_looked_at(fleet):
+    replica = fleet("good", OURS).replica
+    slow = Slow({"made": [replica]})
+    with slow.channel("made", contract=OURS.service) as channel:
+        pick = channel.pool.take
+
+        def take(*arguments):
+            node = pick(*arguments)
+            while slow.asked:
+                digest, reader = slow.asked.pop()
+                reader(digest, ServedContract.of([SERVICE], OURS.pool))
+            return node
+
+        channel.pool.take = take
+        assert stub(channel)(ASK, timeout=10.0).who == "good"
+
+
 class Learned:
     """An echo replica whose service lacks a method that we know."""
 
