@@ -321,3 +321,13 @@ async def test_the_scheduler_offers_nothing_to_managers_of_another_contract(
     assert (refused.offers, len(taken.offers)) == ([], 5)
     for each in servers:
         assert each.stop(0).wait(30)
+
+
+def test_a_contract_that_an_operator_deleted_is_published_again(directories, chroot, operator):
+    directory, calls = directories(verify_every=0.2), Calls()
+    good = server("good", OURS, calls)
+    replica = good.serve(directory)
+    path = "/" + chroot.partition("/")[2] + f"/protos/{replica.metadata[KEY]}"
+    operator.delete(path)
+    eventually(lambda: operator.exists(path), what="the contract's return")
+    assert good.stop(0).wait(30)

@@ -544,3 +544,15 @@ def test_an_unknown_method_is_unimplemented(made, directory, channel_to):
     with pytest.raises(grpc.RpcError) as caught:
         channel_to(replica.target).unary_unary("/no.Such/Method")(b"", timeout=WAIT)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_descriptors_that_are_too_large_are_said_before_anything_is_bound(
+    made, directory, monkeypatch
+):
+    monkeypatch.setattr("shoal.contracts.served.MOST_PACKED", 10)
+    server = made()
+    server.add_insecure_port = None
+    with pytest.raises(shoal.ContractError, match="at most 10 are published"):
+        server.serve(directory)
+    quiet = made(id="two", contract=False)
+    assert "protos_digest" not in quiet.serve(directory).metadata
