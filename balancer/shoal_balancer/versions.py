@@ -44,6 +44,7 @@ class Version:
         release: Its numbers, as written.
         pre: Whether it comes before its release.
         post: Whether it comes after it.
+        dev: Whether it is on the way to what the rest of it says.
         build: What stands behind ``+``, in lower case.
         key: Orders versions; equal for equal versions, whatever their build.
     """
@@ -51,6 +52,7 @@ class Version:
     release: tuple[int, ...]
     pre: bool
     post: bool
+    dev: bool
     build: str
     key: _Key
 
@@ -87,11 +89,17 @@ class Version:
             stage = 0
         pre = bool(identifiers) or dev < float("inf")
         key = (_trimmed(release), stage, tuple(identifiers), post, dev)
-        return cls(release, pre, post >= 0, (found["build"] or "").lower(), key)
+        return cls(release, pre, post >= 0, dev < float("inf"), (found["build"] or "").lower(), key)
 
-    def same_release(self, other: Version) -> bool:
-        """Whether both are of one release: ``2.0rc1`` and ``2``."""
-        return self.key[0] == other.key[0]
+    def comes_after(self, other: Version) -> bool:
+        """Whether it is a post-release of another that is none: 1.7.post1 of 1.7."""
+        return self.post and not other.post and not other.dev and self.key[:3] == other.key[:3]
+
+    def comes_before(self, other: Version) -> bool:
+        """Whether it is a pre-release of another that is none: 2rc1 of 2."""
+        if other.pre or not self.pre or self.key[0] != other.key[0]:
+            return False
+        return not other.post or self.key[1:4] == other.key[1:4]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +132,10 @@ class Clause:
                 return version.key <= own.key
             case ">":
                 # 1.7.post1 is no other release than 1.7.
-                later = version.post and not own.post and version.same_release(own)
-                return version.key > own.key and not later
+                return version.key > own.key and not version.comes_after(own)
             case "<":
                 # Who wants less than 2 does not want a candidate of 2.
-                earlier = version.pre and not own.pre and version.same_release(own)
-                return version.key < own.key and not earlier
+                return version.key < own.key and not version.comes_before(own)
             case "~=":
                 return version.key >= own.key and _starts(version.release, own.release[:-1])
             case _:
