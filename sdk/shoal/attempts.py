@@ -18,7 +18,7 @@ from shoal.failures import CANCELLED, Attempt, CallError, describe
 from shoal.pool import Pool, ReplicaNode
 from shoal.refusal import pushback_in, refusal_in
 from shoal.replay import LIMIT
-from shoal.retry import Failure, Retry, never_connected, refusal_to_retry
+from shoal.retry import Failure, Retry, broke, never_connected, refusal_to_retry
 
 # One line for each retry; off the fast path, so that it may be on by default.
 retry_logger = logging.getLogger("shoal.retry")
@@ -268,9 +268,10 @@ class CallState:
         code = error.code()
         trailing = error.trailing_metadata()
         connected = node.endpoint.connected
-        self._broken = not connected and code in _LOST
-        if self._broken:
+        lost = not connected and code in _LOST
+        if lost:
             self.pool.lost(node)
+        self._broken = lost or broke(code, error.details())
         if self.pool.reports:
             self.pool.heard(node, trailing)
         return Failure(

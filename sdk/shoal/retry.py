@@ -31,6 +31,9 @@ _FAILED = frozenset(
 # grpc's core says this when it never got a connection, so that nothing was sent.
 _NEVER_CONNECTED = "failed to connect to all addresses"
 
+# And these when a connection ended under a call.
+_BROKE = ("Socket closed", "Stream removed", "Connection reset")
+
 _NO_TIME = "the deadline leaves no time"
 
 # One for the process, as all of its calls share the fate that a retry storm would bring.
@@ -134,6 +137,19 @@ def never_connected(code: Code, details: str | None, connected: bool) -> bool:
         and not connected
         and details is not None
         and details.startswith(_NEVER_CONNECTED)
+    )
+
+
+def broke(code: Code, details: str | None) -> bool:
+    """Whether the core's words say that the connection ended under the call.
+
+    A call can hear of that before its channel's state says so. A handler may pass such words on
+    from its own callees, so they decide no more than how long the next attempt waits.
+    """
+    return (
+        code is Code.UNAVAILABLE
+        and details is not None
+        and any(words in details for words in _BROKE)
     )
 
 

@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 
+class LedgerError(Exception):
+    """The host can't account for what it runs, so it must run nothing."""
+
+
 class Ledger:
     """Appends lines as `supervisor.write_ledger` does, many with one write.
 
@@ -30,17 +34,26 @@ class Ledger:
         """Appends a line for each; one write, so that lines of others stay whole.
 
         Raises:
-            OSError: the disk is full or gone.
+            LedgerError: the disk is full or gone. The manager ends for it: one that went on would
+                draw jobs to a host that can't do any.
         """
         now = time.time()
         lines = "".join(json.dumps({**entry, "at": now}) + "\n" for entry in entries)
         if not lines:
             return
         with self._lock:
-            if self._descriptor < 0:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-                self._descriptor = os.open(self.path, flags, 0o644)
-            os.write(self._descriptor, lines.encode())
+            try:
+                if self._descriptor < 0:
+                    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+                    self._descriptor = os.open(self.path, flags, 0o644)
+                rest = memoryview(lines.encode())
+                while rest:  # a disk that is nearly full takes a part
+                    rest = rest[os.write(self._descriptor, rest) :]
+            except OSError as error:
+                raise LedgerError(
+                    f"{self.path} can't be written ({error.strerror}), so that this host can't "
+                    "account for what it runs; make room there and start its app manager again"
+                ) from error
 
     def close(self) -> None:
         """Lets the file go."""

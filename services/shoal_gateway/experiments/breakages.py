@@ -95,18 +95,19 @@ class Breaker:
     @contextmanager
     def lost(self) -> Iterator[str]:
         """A whole host: everything on it at once, and its directory; then it comes back bare."""
-        for _ in range(TRIES):
+        idle: list[str] = []
+        while True:
             victim = self._busiest()
             self._fleet.kill(victim)
             self.hosts.append(victim)
-            if interrupted(self._fleet.layout):
+            if interrupted(self._fleet.layout) or len(idle) == TRIES - 1:
                 break
             # All on it had just ended; the loss of an idle host shows nothing.
             self._fleet.start(victim)
-        else:
-            self._fleet.kill(victim)
+            idle.append(victim)
+        before = f" (before it, with nothing on it: {', '.join(idle)})" if idle else ""
         try:
-            yield f"{victim} lost"
+            yield f"{victim} lost{before}"
         finally:
             self._fleet.start(victim)
 

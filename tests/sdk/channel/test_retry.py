@@ -15,7 +15,7 @@ import pytest
 import shoal
 from shoal.channel import Channel, replica_of, where
 from shoal.replay import LIMIT
-from shoal.retry import Retry
+from shoal.retry import Retry, broke
 from shoal.testing import FixedDirectory
 from shoal_balancer import Replica, RetryBudget, RoundRobin
 from shoal_protos.testing.v1 import echo_pb2 as pb
@@ -523,3 +523,18 @@ def test_what_broke_with_its_connection_is_tried_elsewhere_without_a_wait():
             dying.arrived()
             dying.kill()
             assert [call.result().server for call in calls] == ["b", "b"]
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "says"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "Socket closed", True),
+        (grpc.StatusCode.UNAVAILABLE, "Stream removed (Socket closed)", True),
+        (grpc.StatusCode.UNAVAILABLE, "recvmsg:Connection reset by peer", True),
+        (grpc.StatusCode.UNAVAILABLE, "the store is away", False),
+        (grpc.StatusCode.UNAVAILABLE, None, False),
+        (grpc.StatusCode.INTERNAL, "Socket closed", False),
+    ],
+)
+def test_the_cores_words_tell_of_a_connection_that_broke(code, details, says):
+    assert broke(code, details) is says
