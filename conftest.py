@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,9 @@ def processes_of(run: str) -> Iterator[tuple[int, str]]:
 def pytest_configure(config: pytest.Config) -> None:
     # Inherited by every process that a test starts, however far it detaches itself.
     os.environ[MARK] = uuid.uuid4().hex
+    # A run in a shell's background is started with Ctrl-C ignored, and so would be the programs
+    # that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

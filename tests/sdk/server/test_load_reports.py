@@ -145,10 +145,18 @@ class TestWhatIsSent:
 
     def test_the_report_is_of_a_streams_end(self, served):
         server, stub = served()
-        calls = stub.EchoDown(echo_pb2.EchoRequest(answers=3))
+        last = threading.Event()
+
+        def requests():
+            yield REQUEST
+            last.wait(WAIT)
+
+        # It ends when we say so: a stream of answers alone may have ended before we look.
+        calls = stub.EchoBoth(requests())
         next(calls)
         server.load.set("late", 1.0)
-        assert len(list(calls)) == 2
+        last.set()
+        assert list(calls) == []
         assert reported(calls).named["late"] == 1.0
 
 
