@@ -95,6 +95,8 @@ class TreeWatch:
         self._data = data
         self._rng = rng or random.Random()  # noqa: S311 - it spreads load, it keeps no secret
         self._tree: Tree | None = None
+        self._desk: Desk | None = None
+        self._steps: Steps[None] | None = None
         self._stopped = False
         self._begin_process()
         self.begin()
@@ -154,8 +156,8 @@ class TreeWatch:
         with self._lock:
             if self._steps is not None or self._stopped:
                 return
-            self._desk = self._directory.desk()
-            self._steps = self._desk.run(self._follow(self._desk))
+            desk = self._desk = self._directory.desk()
+            self._steps = desk.run(self._follow(desk))
             self._steps.outcome.add_done_callback(self._ended)
 
     def stop(self) -> None:
@@ -178,8 +180,7 @@ class TreeWatch:
         self._first = threading.Event()
         if self._tree is not None:
             self._first.set()
-        self._desk: Desk | None = None
-        self._steps: Steps[None] | None = None
+        self._desk = self._steps = None
         self._bell = Bell()
         self._fresh = False
         # What is known, and what of it has to be read again; the recipes' thread's alone.
@@ -292,7 +293,7 @@ class TreeWatch:
 
         for known in (self._children, self._leaves):
             for each in [each for each in known if gone(each)]:
-                del known[each]  # type: ignore[attr-defined]
+                del known[each]
         self._stale = {each for each in self._stale if not gone(each)}
 
     def _watch(self, event: Any) -> None:

@@ -203,7 +203,7 @@ def _records(
     if node.kind == "srv":
         return srv
     # Several replicas of one host are one address.
-    addresses = dict.fromkeys(filter(None, map(address_of, replicas)))
+    addresses = dict.fromkeys(each for each in map(address_of, replicas) if each is not None)
     return (
         *(_address(owner, zone.ttl, address) for address in addresses),
         *srv,

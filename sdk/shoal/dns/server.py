@@ -157,7 +157,7 @@ class _Udp(asyncio.DatagramProtocol):
             # The next packet is somebody else's.
             logger.exception("a packet from %s was not answered", addr)
 
-    def error_received(self, exc: OSError) -> None:
+    def error_received(self, exc: Exception) -> None:
         # Somebody did not wait for the answer.
         logger.debug("UDP: %r", exc)
 

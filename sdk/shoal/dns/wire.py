@@ -28,7 +28,7 @@ from shoal.dns.answers import (
     answer,
     without,
 )
-from shoal.dns.view import Labels, View
+from shoal.dns.view import NAME_LIMIT, Labels, View
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +117,9 @@ def _extras(buffer: Any, count: int) -> list[Any]:
 
 
 def _labels(name: Any) -> Labels:
+    # Pointers can make a name longer than names may be, and than could be answered.
+    if len(name) > NAME_LIMIT:
+        raise ValueError(f"a name of {len(name)} bytes")
     return tuple(label.decode() for label in name.label)
 
 
