@@ -1,9 +1,10 @@
 """Nodes below a node, watched on a real ZooKeeper."""
 
 import random
+from itertools import pairwise
 
 import pytest
-from kazoo.exceptions import NoNodeError, NotEmptyError
+from kazoo.client import KazooClient
 
 from shoal.treewatch import TreeWatch
 from tests.support.waiting import eventually
@@ -66,7 +67,7 @@ def test_trap_5_names_at_the_second_level_come_with_their_data(follow, operator,
     sees(watch, {"bob/two": b"3"})
     # Whole sets, each different from the one before.
     assert [leaf.data for leaf in told[0].values()] == [b"1"]
-    assert all(before != after for before, after in zip(told, told[1:], strict=False))
+    assert all(before != after for before, after in pairwise(told))
 
 
 def test_a_change_is_one_read_of_what_has_changed(follow, operator, root):
@@ -119,8 +120,6 @@ def test_after_any_changes_it_sees_what_is_there(follow, operator, root, seed):
 
 
 def test_trap_3_what_changed_during_an_outage_is_seen_after_it(own_zookeeper, follow):
-    from kazoo.client import KazooClient
-
     hosts = f"{own_zookeeper.hosts}/tree"
     operator = KazooClient(hosts=own_zookeeper.hosts)
     operator.start(timeout=30)
@@ -129,7 +128,6 @@ def test_trap_3_what_changed_during_an_outage_is_seen_after_it(own_zookeeper, fo
         watch = follow(hosts=hosts, depth=2, data=True)
         sees(watch, expected)
         # The session ends while nobody looks, and with it all watches.
-        watch._desk.client._connection._socket.close()
         own_zookeeper.expire_session(watch._desk.client.client_id)
         operator.create("/tree/keys/new/key", b"!", makepath=True)
         sees(watch, {**expected, "new/key": b"!"})
@@ -141,8 +139,6 @@ def test_trap_3_what_changed_during_an_outage_is_seen_after_it(own_zookeeper, fo
         operator.retry(operator.delete, "/tree/keys/new", recursive=True)
         sees(watch, expected)
         assert eventually(lambda: watch.fresh, WAIT)
-    except (NoNodeError, NotEmptyError) as error:
-        raise AssertionError("the test's own changes failed") from error
     finally:
         operator.stop()
         operator.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,8 @@ from shoal.directory import Directory
 from shoal.dns.view import Service, View, Zone, build
 from shoal.servicewatch import ServiceWatch
 from shoal.treewatch import TreeWatch
+
+logger = logging.getLogger(__name__)
 
 # A view is made anew when something has changed, and after so many seconds for its ages.
 REFRESH = 1.0
@@ -97,4 +100,6 @@ class ZoneWatch:
         )
         if made.nodes == before.nodes and made.complete == before.complete:
             return made
+        for each in set(made.left_out).difference(before.left_out):
+            logger.warning("a service has no name in DNS: %s", each)
         return replace(made, serial=max(before.serial + 1, int(self._wall())) % 2**32)
