@@ -19,6 +19,9 @@ from shoal.errors import (
     CoordinationError,
     DirectoryClosedError,
     InstanceFormatError,
+    KeyFileError,
+    KeyFormatError,
+    KeysUnknownError,
     LockError,
     LockLostError,
     LockTakenError,
@@ -26,6 +29,7 @@ from shoal.errors import (
     RegistrationError,
     ShoalError,
     ShoalForkError,
+    SignatureError,
 )
 from shoal.failures import Attempt, CallError
 from shoal.fitness import Unfit
@@ -63,8 +67,10 @@ from shoal_balancer import (
 )
 
 if TYPE_CHECKING:
+    from shoal.recipes.keys import Keys
     from shoal.recipes.leadership import Leadership, Term
     from shoal.recipes.lock import Lock
+    from shoal.signing import Signer
 
 __all__ = [
     "AdaptiveLimit",
@@ -86,7 +92,11 @@ __all__ = [
     "Hedge",
     "Hooks",
     "InstanceFormatError",
+    "KeyFileError",
+    "KeyFormatError",
     "KeyedPolicy",
+    "Keys",
+    "KeysUnknownError",
     "Leadership",
     "LeastLoaded",
     "LeastReported",
@@ -112,6 +122,8 @@ __all__ = [
     "Server",
     "ShoalError",
     "ShoalForkError",
+    "SignatureError",
+    "Signer",
     "SlowStart",
     "Status",
     "Subset",
@@ -129,6 +141,8 @@ __all__ = [
 
 # Loaded when they are asked for: most callers never do.
 _RECIPES = {
+    "Keys": "shoal.recipes.keys",
+    "Signer": "shoal.signing",
     "Leadership": "shoal.recipes.leadership",
     "Lock": "shoal.recipes.lock",
     "Term": "shoal.recipes.leadership",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ class TreeWatch:
         depth: 1 for the children, 2 for theirs.
         data: Whether the data is read too, and its changes are told.
         rng: Spreads reads over time.
+        clock: Monotonic seconds.
 
     Attributes:
         path: The node, below the chroot.
@@ -86,6 +88,7 @@ class TreeWatch:
         depth: int = 1,
         data: bool = False,
         rng: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if depth < 1 or not path.startswith("/") or path == "/":
             raise ValueError(f"a path below the chroot and a depth from 1, not {path!r}, {depth}")
@@ -94,6 +97,8 @@ class TreeWatch:
         self._depth = depth
         self._data = data
         self._rng = rng or random.Random()  # noqa: S311 - it spreads load, it keeps no secret
+        self._clock = clock
+        self._confirmed_at: float | None = None
         self._tree: Tree | None = None
         self._desk: Desk | None = None
         self._steps: Steps[None] | None = None
@@ -114,6 +119,14 @@ class TreeWatch:
     def fresh(self) -> bool:
         """Whether the set is watched now: any change of it would be told."""
         return self._fresh and self._desk is not None and self._desk.session.connected
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since any change would have been told: 0.0 while `fresh`, None if never."""
+        if self.fresh:
+            return 0.0
+        confirmed = self._confirmed_at
+        return None if confirmed is None else max(0.0, self._clock() - confirmed)
 
     @property
     def tree(self) -> Tree:
@@ -319,6 +332,8 @@ class TreeWatch:
         self._bell.ring()
 
     def _forget(self) -> None:
+        if self._fresh:
+            self._confirmed_at = self._clock()
         self._fresh = False
         self._stale = {"", *self._children}
         if self._data:
@@ -334,6 +349,8 @@ class TreeWatch:
         desk.worker.call_later(RESYNC * self._rng.uniform(0.8, 1.2), resync)
 
     def _conclude(self) -> None:
+        # Before it is said: whoever sees the one must see the other.
+        self._confirmed_at = self._clock()
         self._fresh = not self._stale
         tree: Tree = MappingProxyType(dict(sorted(self._leaves.items())))
         with self._lock:
