@@ -122,8 +122,8 @@ class TreeWatch:
 
     @property
     def age(self) -> float | None:
-        """Seconds since any change would have been told: 0.0 while `fresh`, None if never."""
-        if self.fresh:
+        """Seconds since any change would have been told: 0.0 while watched, None if never."""
+        if self._fresh:
             return 0.0
         confirmed = self._confirmed_at
         return None if confirmed is None else max(0.0, self._clock() - confirmed)

@@ -13,6 +13,7 @@ from shoal_gateway.cli import (  # noqa: F401 - they add their commands
     experiments,
     fleets,
     jobs,
+    keys,
     names,
     upgrades,
 )
