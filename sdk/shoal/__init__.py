@@ -17,6 +17,7 @@ from shoal.errors import (
     BindError,
     ContractError,
     CoordinationError,
+    CoordinationTimeoutError,
     DirectoryClosedError,
     InstanceFormatError,
     KeyFileError,
@@ -67,14 +68,18 @@ from shoal_balancer import (
 )
 
 if TYPE_CHECKING:
+    from shoal.recipes.barrier import Barrier, DoubleBarrier
+    from shoal.recipes.group import Group, Member
     from shoal.recipes.keys import Keys
     from shoal.recipes.leadership import Leadership, Term
     from shoal.recipes.lock import Lock
+    from shoal.recipes.meeting import MeetingPoint
     from shoal.signing import Signer
 
 __all__ = [
     "AdaptiveLimit",
     "Attempt",
+    "Barrier",
     "BindError",
     "CallError",
     "Caller",
@@ -84,11 +89,14 @@ __all__ = [
     "Contract",
     "ContractError",
     "CoordinationError",
+    "CoordinationTimeoutError",
     "Directory",
     "DirectoryClosedError",
+    "DoubleBarrier",
     "DrainReport",
     "Ejection",
     "FixedLimit",
+    "Group",
     "Hedge",
     "Hooks",
     "InstanceFormatError",
@@ -108,6 +116,8 @@ __all__ = [
     "LockLostError",
     "LockTakenError",
     "LockTimeoutError",
+    "MeetingPoint",
+    "Member",
     "Outcome",
     "PeakEwma",
     "Policy",
@@ -141,10 +151,15 @@ __all__ = [
 
 # Loaded when they are asked for: most callers never do.
 _RECIPES = {
+    "Barrier": "shoal.recipes.barrier",
+    "DoubleBarrier": "shoal.recipes.barrier",
+    "Group": "shoal.recipes.group",
     "Keys": "shoal.recipes.keys",
     "Signer": "shoal.signing",
     "Leadership": "shoal.recipes.leadership",
     "Lock": "shoal.recipes.lock",
+    "MeetingPoint": "shoal.recipes.meeting",
+    "Member": "shoal.recipes.group",
     "Term": "shoal.recipes.leadership",
 }
 
