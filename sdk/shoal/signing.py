@@ -99,19 +99,26 @@ class Signer:
                 if replace:
                     aside.replace(path)
                 else:
-                    path.hardlink_to(aside)  # fails where there is one
+                    _link(path, aside)
             finally:
                 aside.unlink(missing_ok=True)
-        except FileExistsError as error:
-            raise KeyFileError(
-                f"there is a private key at {path} already; rotate it, or name another file"
-            ) from error
+        except KeyFileError:
+            raise
         except OSError as error:
             raise KeyFileError(f"the private key can't be written to {path}: {error}") from error
 
     def sign(self, domain: str, message: bytes) -> bytes:
         """The signature under a message, 64 bytes."""
         return self._private.sign(signed_bytes(domain, message))
+
+
+def _link(path: Path, aside: Path) -> None:
+    try:
+        path.hardlink_to(aside)  # fails where there is one
+    except FileExistsError as error:
+        raise KeyFileError(
+            f"there is a private key at {path} already; rotate it, or name another file"
+        ) from error
 
 
 def verifies(public: bytes, domain: str, message: bytes, signature: bytes) -> bool:

@@ -62,11 +62,11 @@ def publish(
     """
     meant = where()
     raw = _raw(public) if public else load(key_path(meant.whose(), file)).public
-    now = time.time()
-    end = now + days * DAY if days is not None else None
+    end = time.time() + days * DAY if days is not None else None
     with _keys() as keys:
         key = keys.publish(meant.whose(), raw, not_after=end, comment=comment)
-    out.print(f"{key.owner}/{key.id} is {key.standing(now)}, {_until(key)}", highlight=False)
+    standing = key.standing(time.time())
+    out.print(f"{key.owner}/{key.id} is {standing}, {_until(key)}", highlight=False)
 
 
 @group.command("list")
