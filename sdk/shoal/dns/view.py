@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from shoal_balancer import Replica, Status
+from shoal_balancer.snapshot import CALM
 
 Labels = tuple[str, ...]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -135,13 +136,14 @@ def address_labels(address: Address) -> Labels:
 
 
 def usable(replicas: Iterable[Replica]) -> tuple[Replica, ...]:
-    """Whom to name: those that are UP and enabled; while all of them are BUSY, these.
+    """Whom to name: those that are UP and enabled, and the BUSY too where they are many.
 
-    A caller that chooses by load passes a busy replica over by itself; DNS can't say "rather not",
+    As channels spare the busy: while most are not. Else the few that are left would get everything,
     and a name without an address would turn a busy service into one that is down.
     """
     routable = tuple(replica for replica in replicas if replica.routable)
-    return tuple(each for each in routable if each.status is Status.UP) or routable
+    calm = tuple(each for each in routable if each.status is Status.UP)
+    return calm if len(calm) >= CALM * len(routable) else routable
 
 
 def build(

@@ -123,6 +123,8 @@ def test_only_who_is_up_and_enabled_is_named_but_rather_the_busy_than_nobody():
     leaving = Replica("y", "10.0.1.2", 1, status=Status.DRAINING)
     off = Replica("z", "10.0.1.3", 1, enabled=False)
     assert usable([A, busy, leaving, off]) == (A,)
+    # One among many must not get everything.
+    assert usable([A, busy, busy, busy]) == (A, busy, busy, busy)
     assert usable([busy, leaving, off]) == (busy,)
     said = ask(view(leaving, off), "jobs.shoal.test")
     assert (said.code, said.records) == (Code.NOERROR, ())
