@@ -253,7 +253,7 @@ def draw_celery(path: Path, beside: dict[str, Any]) -> Path:
         right.text(0.0, row, f" after {each['seconds']:.1f} s", va="center", fontsize=8)
     right.set_xlabel("acknowledged jobs")
     right.set_title("What became of them when SIGKILL hit", loc="left", fontsize=11)
-    right.legend(fontsize=9, loc="lower right")
+    right.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, -0.25), ncols=3)
     return _write(figure, path)
 
 

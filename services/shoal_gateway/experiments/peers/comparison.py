@@ -25,7 +25,8 @@ DEFINITIONS = {
     "are submitted together and kept in SQLite, Celery's are sent through one producer, with late "
     "acknowledgement, Redis appending to its file and forcing it to the disk every second",
     "ratio": "Shoal's rate by Celery's of the same round; rounds alternate",
-    "lost": f"acknowledged, and without a result {losses.PATIENCE:g} s after the last that came",
+    "lost": f"acknowledged, and without a result {losses.PATIENCE:g} s after the kill (Shoal), or "
+    f"{losses.SWEEPS:g} s (Celery, whose workers look for what others left every hundred seconds)",
     "visibility timeout": f"seconds after which Redis' transport (kombu) gives a task to another "
     f"worker when the one that has taken it is gone: {tasks.VISIBILITY:g} s here, an hour unless "
     "it is set. Shoal's leases run out after seconds, and a manager that comes back ends or "

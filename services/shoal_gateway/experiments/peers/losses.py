@@ -18,8 +18,11 @@ from shoal_gateway.experiments.peers.sides import children
 
 # Seconds that each job waits, so that some run when the blow falls.
 NAP = 0.05
-# Seconds until what has not come back is called lost.
+# Seconds until what has not come back is called lost. A Celery worker looks for what others have
+# left behind when it starts and then every hundred seconds (kombu's Redis transport: a sweep every
+# ten seconds, of which each tenth looks); so long it gets to give out again what was taken.
 PATIENCE = 40.0
+SWEEPS = 130.0
 
 # What is killed, in whose words it comes closest on both sides.
 KILLED = ("worker", "manager", "store", "host")
@@ -118,7 +121,7 @@ def of_celery(side: CelerySide, killed: str, jobs: int) -> Loss:
         side.start_broker()
     if killed in ("manager", "host"):
         side.start_worker()
-    left = side.unended(ids, PATIENCE)
+    left = side.unended(ids, SWEEPS)
     took = time.monotonic() - began
     failed = side.failed(ids)
     good = jobs - len(left) - failed
