@@ -15,6 +15,9 @@ from shoal.directory import Directory
 from shoal.drainreport import Caller, DrainReport
 from shoal.errors import (
     BindError,
+    ConfigConflictError,
+    ConfigError,
+    ConfigInvalidError,
     ContractError,
     CoordinationError,
     DirectoryClosedError,
@@ -63,6 +66,7 @@ from shoal_balancer import (
 )
 
 if TYPE_CHECKING:
+    from shoal.recipes.config import Config
     from shoal.recipes.lock import Lock
 
 __all__ = [
@@ -74,6 +78,10 @@ __all__ = [
     "Canary",
     "Channel",
     "ChannelView",
+    "Config",
+    "ConfigConflictError",
+    "ConfigError",
+    "ConfigInvalidError",
     "Contract",
     "ContractError",
     "CoordinationError",
@@ -126,6 +134,7 @@ __all__ = [
 
 # Loaded when they are asked for: most callers never do.
 _RECIPES = {
+    "Config": "shoal.recipes.config",
     "Lock": "shoal.recipes.lock",
 }
 
