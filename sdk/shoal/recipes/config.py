@@ -132,7 +132,7 @@ class Config(Generic[M]):
         Raises:
             CoordinationError: ZooKeeper does not tell within ``timeout`` seconds.
         """
-        return self._run(self._follower.stored, timeout)
+        return self._run(self._follower.stored, timeout, writing=False)
 
     def set(
         self,
@@ -187,7 +187,7 @@ class Config(Generic[M]):
         Raises:
             CoordinationError: ZooKeeper does not tell within ``timeout`` seconds.
         """
-        return self._run(self._follower.history, timeout)
+        return self._run(self._follower.history, timeout, writing=False)
 
     def rollback(
         self,
@@ -221,7 +221,9 @@ class Config(Generic[M]):
         """Follows no more; `value` stays what it was. Idempotent."""
         self._follower.stop()
 
-    def _run(self, script: Callable[[Desk], Script[T]], timeout: float) -> T:
+    def _run(
+        self, script: Callable[[Desk], Script[T]], timeout: float, *, writing: bool = True
+    ) -> T:
         desk = self._directory.desk()
         if self._directory.on_own_thread():
             raise ConfigError(
@@ -232,7 +234,9 @@ class Config(Generic[M]):
         try:
             return steps.outcome.result(timeout)
         except (TimeoutError, CancelledError) as error:
-            raise unanswered(self.name, timeout, self._directory.describe()) from error
+            raise unanswered(
+                self.name, timeout, self._directory.describe(), writing=writing
+            ) from error
         finally:
             if not steps.outcome.done():
                 desk.worker.call_soon(steps.stop)
@@ -245,9 +249,9 @@ def seen(reading: Reading[Any], version: int | None) -> bool:
     return reading.newest is not None and reading.newest >= version
 
 
-def unanswered(name: str, timeout: float, state: str) -> CoordinationError:
+def unanswered(name: str, timeout: float, state: str, *, writing: bool) -> CoordinationError:
     """The error for what took too long."""
-    return CoordinationError(
-        f"config {name!r}: no answer within {timeout:g} s, ZooKeeper is {state}. What was to be"
-        " written may have been, or not: look before you write again"
-    )
+    told = f"config {name!r}: no answer within {timeout:g} s, ZooKeeper is {state}"
+    if writing:
+        told += ". What was to be written may have been, or not: look before you write again"
+    return CoordinationError(told)
