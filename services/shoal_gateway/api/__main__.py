@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
+from shoal.retry import Retry
 from shoal_gateway import runtime
 from shoal_gateway.api.catalogue import Catalogue, CatalogueError
 from shoal_gateway.api.feed import Feed
@@ -31,6 +32,9 @@ EXAMPLES = """
 
 # Threads for calls to the object store.
 THREADS = 8
+# Seconds that one registry has for a call before another is asked. Where a network swallows
+# packets nobody says that a connection is dead, and followers of all jobs hang on one call.
+ATTEMPT = 4.0
 
 
 async def serve(options: runtime.Common, catalogue: Catalogue, objects: ObjectStore) -> None:
@@ -39,10 +43,13 @@ async def serve(options: runtime.Common, catalogue: Catalogue, objects: ObjectSt
     background: list[asyncio.Task[None]] = []
     try:
         async with runtime.open_aio_directory(options) as directory:
+            to_registry = directory.channel(
+                "registry", contract=CALLS, retry=Retry(attempt_timeout=ATTEMPT)
+            )
             registry = RegistryClient(
                 cast(
                     "registry_pb2_grpc.RegistryAsyncStub",
-                    registry_pb2_grpc.RegistryStub(directory.channel("registry", contract=CALLS)),
+                    registry_pb2_grpc.RegistryStub(to_registry),
                 )
             )
             feed = Feed(registry.changes)

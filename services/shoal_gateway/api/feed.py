@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 # Events kept; a page of those that are not.
 KEPT = 10_000
 PAGE = 1000
-# Seconds that the registry may hold a question for news.
-WAIT = 5.0
+# Seconds that the registry may hold a question for news; the api's attempts there take longer.
+WAIT = 2.0
 # Seconds between questions while there is news all the time, so that each brings many events.
 PACE = 0.02
 # Seconds between attempts while the registry can't be reached: doubling, with jitter.
