@@ -1,8 +1,26 @@
 """The asyncio half of Shoal: the same directory, channels and servers, awaited."""
 
+from typing import TYPE_CHECKING, Any
+
 from shoal.aio.channel import Channel
 from shoal.aio.directory import Directory
 from shoal.aio.failures import AioCallError
 from shoal.aio.server import Server
 
-__all__ = ["AioCallError", "Channel", "Directory", "Server"]
+if TYPE_CHECKING:
+    from shoal.aio.config import Config
+
+__all__ = ["AioCallError", "Channel", "Config", "Directory", "Server"]
+
+# Loaded when they are asked for: most programs never do, and need not have what they stand on.
+_RECIPES = {
+    "Config": "shoal.aio.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _RECIPES:
+        from importlib import import_module
+
+        return getattr(import_module(_RECIPES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

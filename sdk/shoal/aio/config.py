@@ -210,11 +210,12 @@ class Config(Generic[M]):
         steps = desk.run(script(desk))
         try:
             async with asyncio.timeout(timeout):
-                return await asyncio.wrap_future(steps.outcome)
+                # Shielded: the script ends by its own hand, on its own thread.
+                return await asyncio.shield(asyncio.wrap_future(steps.outcome))
         except TimeoutError as error:
             raise unanswered(
                 self.name, timeout, self._directory.describe(), writing=writing
             ) from error
         finally:
-            if not steps.outcome.done() or steps.outcome.cancelled():
+            if not steps.outcome.done():
                 desk.worker.call_soon(steps.stop)

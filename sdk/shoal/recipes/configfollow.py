@@ -82,6 +82,7 @@ class Follower(Generic[M]):
         self._stopped = False
         self._age = 0.0
         self._steps: Steps[None] | None = None
+        self._desk: Desk | None = None
         self.reading: Reading[M] = Reading(codec.defaults, None, Source.DEFAULTS)
         self._begin_process()
         self._load()
@@ -103,6 +104,7 @@ class Follower(Generic[M]):
         with self._lock:
             if self._steps is not None or self._stopped:
                 return
+            self._desk = desk
             self._steps = desk.run(self._follow(desk))
         desk.worker.call_later(SILENT, self._say_silence)
 
@@ -112,8 +114,8 @@ class Follower(Generic[M]):
             self._stopped = True
             steps, self._steps = self._steps, None
             self._listeners.clear()
-        if steps is not None and not steps.outcome.done():
-            self.directory.desk().worker.call_soon(steps.stop)
+        if steps is not None and self._desk is not None:
+            self._desk.worker.call_soon(steps.stop)
 
     def subscribe(self, listener: Listener[M]) -> Callable[[], None]:
         """Calls ``listener`` with each new reading, and at once with the current one."""
@@ -182,7 +184,7 @@ class Follower(Generic[M]):
     def after_fork(self) -> None:
         """In a forked child: the parent follows, and its listeners are there."""
         self._listeners = []
-        self._steps = None
+        self._steps = self._desk = None
         self._begin_process()
 
     def _begin_process(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from shoal_gateway import runtime
+from shoal_gateway import following, runtime, tunables
 from shoal_gateway.registry.logic import Registry
 from shoal_gateway.registry.servicer import RegistryServicer
 from shoal_gateway.registry.store import Store, StoreError
@@ -23,11 +23,17 @@ EXAMPLES = """
 async def serve(options: runtime.Common, store: Store) -> None:
     """Serves until told to stop, then drains."""
     servicer = RegistryServicer(Registry(store))
-    server = runtime.Server("registry", options, leaving=servicer.leave)
+    server = runtime.Server("registry", options, leaving=servicer.leave, limit=following.UNLIMITED)
+
+    def tune(wanted: tunables.Registry) -> None:
+        following.limit(server.admission, wanted.limit)
+        servicer.sweep_every = wanted.sweep_every
+
     registry_pb2_grpc.add_RegistryServicer_to_server(servicer, server)
     sweeper = asyncio.create_task(servicer.keep_swept(), name="registry sweeper")
     try:
         async with runtime.open_aio_directory(options) as directory:
+            following.follow(directory, "registry", tunables.Registry(), tune)
             await server.run(directory, bind=options.bind, advertise=options.advertise)
     finally:
         sweeper.cancel()

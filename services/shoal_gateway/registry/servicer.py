@@ -53,9 +53,13 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
 
     Args:
         registry: The jobs.
+
+    Attributes:
+        sweep_every: Seconds between looks for expired leases; may be changed while it works.
     """
 
     def __init__(self, registry: Registry) -> None:
+        self.sweep_every = SWEEP_EVERY
         self._registry = registry
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry-write")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="registry-read")
@@ -74,7 +78,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
     async def keep_swept(self) -> None:
         """Takes expired leases back, until cancelled."""
         while True:
-            await asyncio.sleep(SWEEP_EVERY)
+            await asyncio.sleep(self.sweep_every)
             try:
                 swept = await self._writing(self._registry.sweep)
             except UnavailableError as error:
