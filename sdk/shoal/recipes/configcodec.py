@@ -95,7 +95,7 @@ class Codec(Generic[M]):
             raise ConfigInvalidError(
                 f"config {self.name!r} can't be written as JSON: {error}"
             ) from error
-        if back != validated:
+        if back != validated or (type(content) is self.model and back != content):
             raise ConfigInvalidError(
                 f"config {self.name!r} does not come back from JSON as it was: mend the serialisers"
                 f" of {self.model.__name__}"
