@@ -66,7 +66,10 @@ class Registry(BaseModel):
 
     limit: Limit = None
     sweep_every: float = Field(
-        default=1.0, ge=0.1, le=60.0, description="seconds between looks for leases that ran out"
+        default=1.0,
+        ge=0.1,
+        le=60.0,
+        description="seconds between looks for leases that ran out, from the next look on",
     )
 
 

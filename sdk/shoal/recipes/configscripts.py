@@ -196,14 +196,17 @@ def _committed(desk: Desk, path: str, draft: Draft, plan: Plan) -> Script[bool]:
         raise
     except KazooException as error:
         raise CoordinationError(f"{path} could not be written: {error!r}") from error
-    errors = [
-        each
-        for each in answers
-        if isinstance(each, Exception)
-        and not isinstance(each, RolledBackError | RuntimeInconsistency)
-    ]
-    if not errors:
-        return True
-    if isinstance(errors[0], BadVersionError | NodeExistsError | NoNodeError):
-        return False
-    raise CoordinationError(f"{path} could not be written: {errors[0]!r}") from errors[0]
+    for index, answer in enumerate(answers):
+        if not isinstance(answer, Exception):
+            continue
+        if isinstance(answer, RolledBackError | RuntimeInconsistency):
+            continue  # Not why it failed: what stood before or after that.
+        if index == 1 and isinstance(answer, NodeExistsError):
+            raise CoordinationError(
+                f"{path}/{plan.entry} is in the way of the next version's entry; nothing of ours"
+                " puts a node there, delete it"
+            ) from answer
+        if isinstance(answer, BadVersionError | NodeExistsError | NoNodeError):
+            return False
+        raise CoordinationError(f"{path} could not be written: {answer!r}") from answer
+    return True

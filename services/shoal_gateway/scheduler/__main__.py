@@ -46,6 +46,8 @@ async def serve(options: runtime.Common, poll: float, lease: float) -> None:
             dispatcher.poll = wanted.poll
             dispatcher.max_batch = wanted.max_batch
             following.retune(to_registry, wanted.retry)
+            # Not after a pause of the old length.
+            dispatcher.wake()
 
         told = tunables.Scheduler(lease=lease, poll=poll)
         following.follow(directory, "scheduler", told, tune)
