@@ -16,10 +16,11 @@ from shoal_gateway.cli.app import run
 from shoal_gateway.convert import duration
 from shoal_gateway.tunables import Scheduler
 from shoal_protos.gateway.registry.v1 import registry_pb2, registry_pb2_grpc
-from tests.support.replicas import Replicas
+from tests.support.hosts import hosts
 from tests.support.waiting import eventually
 
 DEADLINE = 60.0
+__all__ = ["hosts"]
 
 
 @pytest.fixture
@@ -187,19 +188,16 @@ def test_watch_prints_each_change_until_it_is_told_to_stop(cli, chroot, tmp_path
             watching.kill()
 
 
-def test_a_registry_changes_its_limit_while_it_runs(cli, chroot, tmp_path, directories):
-    directory = directories()
-    with (
-        Replicas(chroot, tmp_path, directory) as processes,
-        directory.channel("registry", retry=None) as channel,
-    ):
-        name = processes.start("registry")
+def test_services_change_while_they_run(cli, hosts):
+    """A registry its limit, a manager its lease, and a scheduler what it is told."""
+    manager, scheduler = hosts.manager(lease=300.0), hosts.start("scheduler")
+    with hosts.directory.channel("registry", retry=None) as channel:
         stub = registry_pb2_grpc.RegistryStub(channel)
         held = []
 
         def refusal():
             """Why a call is turned away while others wait inside; None when it is not."""
-            waiting = registry_pb2.ChangesRequest(wait=duration(10.0))
+            waiting = registry_pb2.ChangesRequest(after=1_000_000, wait=duration(10.0))
             held.append(stub.Changes.future(waiting, timeout=DEADLINE))
             return stub.Summary.future(registry_pb2.SummaryRequest(), timeout=DEADLINE).exception()
 
@@ -210,6 +208,20 @@ def test_a_registry_changes_its_limit_while_it_runs(cli, chroot, tmp_path, direc
         assert "this replica takes 1 calls at once" in error.details()
         cli("set", "registry", "limit=")
         eventually(lambda: refusal() is None, DEADLINE)
-        assert "config 'registry': version 1" in processes.log(name)
         for each in held:
             each.cancel()
+
+    cli("set", "appmanager", "lease=1", "retry.attempts=2")
+    cli("set", "scheduler", "lease=5", "poll=0.1", "max_batch=1", "retry.backoff=0.1")
+    eventually(lambda: "config 'appmanager': version 0" in hosts.log(manager), DEADLINE)
+    eventually(lambda: "config 'scheduler': version 0" in hosts.log(scheduler), DEADLINE)
+    job_id = hosts.submit("import time; time.sleep(3600)")
+    hosts.reaches(job_id, "RUNNING")
+    hosts.kill(manager)
+    # Under the lease of its command line it would be missed after five minutes.
+    lost = eventually(
+        lambda: [each for each in hosts.events(job_id) if "its lease was lost" in each.message],
+        DEADLINE,
+    )
+    assert len(lost) == 1
+    assert "Traceback" not in hosts.log(scheduler) + hosts.log(manager)

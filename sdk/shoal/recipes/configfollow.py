@@ -257,19 +257,23 @@ class Follower(Generic[M]):
             self._cache.save(seen)
         elif seen is None and reading.version is None:
             self._cache.forget()
-        if reading.problem and reading.problem != before.problem:
-            logger.warning("config %r: %s", self.name, reading.problem)
-        elif not reading.problem:
-            logger.info("config %r: %s", self.name, reading)
         with self._lock:
             self.reading = reading
             for listener in tuple(self._listeners):
                 self._tell(listener, reading)
-        if self._on_problem is not None and reading.problem not in (None, before.problem):
-            try:
-                self._on_problem(str(reading.problem))
-            except Exception:
-                logger.exception("config %r: on_problem failed", self.name)
+        if reading.problem is None:
+            logger.info("config %r: %s", self.name, reading)
+        elif reading.problem != before.problem:
+            self._complain(reading.problem)
+
+    def _complain(self, problem: str) -> None:
+        logger.warning("config %r: %s", self.name, problem)
+        if self._on_problem is None:
+            return
+        try:
+            self._on_problem(problem)
+        except Exception:
+            logger.exception("config %r: on_problem failed", self.name)
 
     def _say_silence(self) -> None:
         if self.reading.source is not Source.ZOOKEEPER and not self._stopped:
