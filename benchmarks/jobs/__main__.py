@@ -19,14 +19,14 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.jobs import celery_side, losses, shoal_side, stored
-from benchmarks.jobs.sides import Round, Side
+from benchmarks.jobs import stored
 from benchmarks.paired.report import markdown, table
 from benchmarks.paired.rows import Row, at_least, at_most, ratios
+from shoal_gateway.experiments.peers import celery_side, comparison, losses, shoal_side
+from shoal_gateway.experiments.peers.sides import Round, Side
 
 PARTS = ("rate", "stored", "losses")
 SIZES = (100, 1_000, 10_000, 100_000)
-KILLED = ("worker", "manager", "store")
 
 
 def rate(place: Path, rounds: int, jobs: int) -> tuple[list[Row], dict[str, Any]]:
@@ -97,14 +97,14 @@ def cost(place: Path, rounds: int, jobs: int, sizes: Sequence[int]) -> list[Row]
 
 def lost(place: Path, jobs: int) -> list[dict[str, Any]]:
     """What SIGKILL costs each side."""
-    found = []
-    with shoal_side.running(place / "losses-shoal") as shoal:
-        shoal.run(50, single=False)
-        found += [losses.of_shoal(shoal, killed, jobs).record() for killed in KILLED]
-    with celery_side.running(place / "losses-celery") as celery:
-        celery.run(50, single=False)
-        found += [losses.of_celery(celery, killed, jobs).record() for killed in KILLED]
-    return found
+    with (
+        celery_side.running(place / "losses-celery") as celery,
+        shoal_side.running(place / "losses-shoal") as shoal,
+    ):
+        for side in (celery, shoal):
+            side.run(50, single=False)
+        found = comparison.losses_of_both(shoal, celery, jobs, losses.KILLED)
+    return [*found, comparison.loss_of_a_host(place, jobs)]
 
 
 def _cpu(rounds: Sequence[Round]) -> tuple[float, ...]:

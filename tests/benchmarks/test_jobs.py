@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from operator import truediv as div
 
 import pytest
 
-from benchmarks.jobs import celery_side, losses, shoal_side
-from benchmarks.jobs.__main__ import KILLED, main
+from benchmarks.jobs.__main__ import main
+from shoal_gateway.experiments import capacity, capacity_plots
+from shoal_gateway.experiments.peers import celery_side, comparison, losses, shoal_side
+from shoal_gateway.experiments.settings import Settings
 
 needs_redis = pytest.mark.skipif(
     not (shutil.which("redis-server") or shutil.which("redis-server", path="/usr/bin")),
@@ -24,7 +27,7 @@ def report(tmp_path, *arguments):
 
 @needs_redis
 def test_both_sides_do_rounds_of_jobs_and_are_set_against_each_other(tmp_path):
-    found = report(tmp_path, "--only", "rate", "--rounds", "2", "--jobs", "40")
+    found = report(tmp_path, "--only", "rate", "--rounds", "2", "--jobs", "30")
     rates = {
         (row["case"], row["peer"]): row["values"]
         for row in found["rows"]
@@ -52,16 +55,32 @@ def test_a_job_costs_something_beside_those_that_are_stored(tmp_path):
 
 
 def test_shoal_loses_no_acknowledged_job_whatever_is_killed(tmp_path):
+    # That of a host is in tests of the gateway.
     with shoal_side.running(tmp_path / "fleet") as shoal:
-        for killed in KILLED:
+        for killed in ("worker", "manager", "store"):
             loss = losses.of_shoal(shoal, killed, 40)
             assert (loss.succeeded, loss.failed, loss.lost) == (40, 0, 0), loss
 
 
 @needs_redis
-def test_what_becomes_of_the_peers_tasks_is_counted(tmp_path):
-    # The other kills take Celery as long as its visibility timeout.
-    with celery_side.running(tmp_path / "celery") as celery:
-        loss = losses.of_celery(celery, "worker", 40)
-    assert loss.succeeded + loss.failed + loss.lost == loss.acknowledged == 40
-    assert loss.succeeded >= 10
+def test_what_becomes_of_the_peers_tasks_is_counted_in_the_capacity_experiment(tmp_path):
+    # In small: the other kills take Celery as long as its visibility timeout.
+    told = []
+    found = comparison.compare(tmp_path, small=True, tell=told.append)
+    assert all(min(its["rounds"]) > 0 for its in found["rates"].values())
+    shoal, celery = found["rates"]["Shoal"]["rounds"], found["rates"]["Celery"]["rounds"]
+    assert found["ratio"]["least"] == pytest.approx(min(map(div, shoal, celery)), rel=0.02)
+    ours, theirs = found["losses"]
+    assert (ours["side"], theirs["side"]) == ("Shoal", "Celery")
+    assert (ours["succeeded"], ours["failed"], ours["lost"]) == (24, 0, 0)
+    assert theirs["succeeded"] + theirs["failed"] + theirs["lost"] == theirs["acknowledged"] == 24
+    assert theirs["succeeded"] >= 6
+    assert len(told) == 3
+    picture = capacity_plots.draw_celery(tmp_path / "beside.png", found)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_redis_the_rest_of_the_experiment_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(celery_side.shutil, "which", lambda *_, **__: None)
+    assert capacity.beside(Settings(10, 1, tmp_path, small=True)) is None
+    assert "left out: redis-server is not installed" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from tests.support.experiments import check
 @pytest.mark.timeout(300)
 def test_a_reduced_run_measures_a_fleet_and_the_checker_finds_each_job(tmp_path, capsys):
     # So long a patience that a slow machine changes figures and no verdict.
-    assert run(Settings(30, 5, tmp_path, small=True), patience=200.0) == 0
+    assert run(Settings(30, 5, tmp_path, small=True), patience=200.0, celery=False) == 0
 
     last = capsys.readouterr().out.strip().splitlines()[-1]
     assert last == "30 submitted, 30 succeeded, 0 failed, 0 lost, 0 twice"

@@ -102,12 +102,12 @@ def capacity(
     out: Out = None,
     small: Annotated[bool, typer.Option("--small", help="Two short steps: a quick look.")] = False,
     celery: Annotated[
-        Path | None, typer.Option(help="JSON of a benchmark of Celery, to be shown beside.")
-    ] = None,
+        bool, typer.Option(help="Have Celery with Redis do the same jobs beside.")
+    ] = True,
 ) -> None:
     """Offer more and more jobs to one replica of each service, then to three; find the knee.
 
-    Examples:  shoal experiment capacity    shoal experiment capacity --small --jobs 60
+    Examples:  shoal experiment capacity    shoal experiment capacity --small --jobs 60 --no-celery
     """
     from shoal_gateway.experiments.capacity import run
 

@@ -13,6 +13,7 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,34 +69,36 @@ class Measured:
     acknowledged: list[str]
 
 
-def run(settings: Settings, *, patience: float = PATIENCE, celery: Path | None = None) -> int:
+def run(settings: Settings, *, patience: float = PATIENCE, celery: bool = True) -> int:
     """Runs the experiment; its exit code.
 
     Args:
         settings: Its size and place; ``jobs`` are N of a usual step, and all jobs of a small run.
         patience: Seconds from its arrival after which a job has failed.
-        celery: JSON of what was measured of Celery, to be shown beside.
+        celery: Whether Celery with Redis does the same beside.
 
     Raises:
-        ValueError: so few jobs show nothing, or ``celery`` is no JSON.
+        ValueError: so few jobs show nothing.
     """
     steps = (capacity_plan.reduced if settings.small else capacity_plan.full)(settings.jobs)
-    beside = None if celery is None else json.loads(celery.read_text(encoding="utf-8"))
     out = settings.out.absolute()
     lab.clear(out)
     with lab.logged(out / "client.log"):
         history = History(out / "history.jsonl")
         try:
-            report = _run(settings, steps, history, patience, beside)
+            report = _run(settings, steps, history, patience)
+            compared = beside(settings) if celery else None
         except (
             FleetError, PostgresError, ZooKeeperError, ShoalError, StepError, OSError,
-            subprocess.TimeoutExpired, grpc.RpcError,
+            subprocess.TimeoutExpired, grpc.RpcError, RuntimeError,
         ) as error:  # fmt: skip
             logger.exception("the experiment failed")
             lab.console.print(f"the experiment failed: {error}", style="red", markup=False)
             return 1
         finally:
             history.close()
+    if compared is not None:
+        report["celery"] = compared
     path = out / "report.json"
     path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     pictures = capacity_plots.draw_all(out, report)
@@ -112,7 +115,7 @@ def run(settings: Settings, *, patience: float = PATIENCE, celery: Path | None =
 
 
 def _run(
-    settings: Settings, steps: Sequence[Step], history: History, patience: float, celery: Any
+    settings: Settings, steps: Sequence[Step], history: History, patience: float
 ) -> dict[str, Any]:
     out = settings.out.absolute()
     began = time.monotonic()
@@ -152,7 +155,31 @@ def _run(
         | {name: metadata.version(name) for name in ("locust", "gevent")},
     }
     rows = [(each.step, each.result, each.load, each.spread) for each in measured]
-    return capacity_report.report(rows, facts, celery)
+    return capacity_report.report(rows, facts)
+
+
+def beside(settings: Settings) -> dict[str, Any] | None:
+    """What Celery with Redis does of the same, on this machine; None where it is not installed."""
+    lab.console.print("Shoal and Celery with Redis, in turns", style="dim")
+    try:
+        # Not everybody has them, and the rest of the experiment needs neither.
+        from shoal_gateway.experiments.peers import celery_side, comparison
+    except ModuleNotFoundError as error:
+        lab.console.print(
+            f"left out: {error}; the development environment has Celery: `make setup`",
+            style="yellow", markup=False,
+        )  # fmt: skip
+        return None
+    try:
+        with tempfile.TemporaryDirectory(prefix="shoal-celery-") as place:
+            return comparison.compare(
+                Path(place),
+                small=settings.small,
+                tell=lambda said: lab.console.print(f"  {said}", markup=False, highlight=False),
+            )
+    except celery_side.MissingError as error:
+        lab.console.print(f"left out: {error}", style="yellow", markup=False)
+        return None
 
 
 def _measure(fleet: Fleet, step: Step, seed: int, patience: float, history: History) -> Measured:

@@ -40,6 +40,8 @@ def draw_all(out: Path, report: dict[str, Any]) -> list[Path]:
     kinds = [kind for kind in (BURN, NOOP) if any(_series(report, kind))]
     if kinds:
         drawn.append(_ceilings(out / "capacity-ceilings.png", report, kinds))
+    if "celery" in report:
+        drawn.append(draw_celery(out / "capacity-celery.png", report["celery"]))
     return drawn
 
 
@@ -220,6 +222,38 @@ def _processors(path: Path, report: dict[str, Any]) -> Path:
     )  # fmt: skip
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside right upper", fontsize=8)
+    return _write(figure, path)
+
+
+def draw_celery(path: Path, beside: dict[str, Any]) -> Path:
+    """Both sides' rates round by round, and what became of jobs that something was killed under."""
+    figure = Figure(figsize=(12.0, 4.8), dpi=120, layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(2, 3))
+    for (name, its), colour in zip(beside["rates"].items(), ("#1b6ca8", "#d95f02"), strict=True):
+        rounds = its["rounds"]
+        left.plot(range(1, len(rounds) + 1), rounds, marker="o", color=colour, label=name)
+    left.set_xticks(range(1, len(rounds) + 1))
+    left.set_xlabel("round")
+    left.set_ylabel("no-op jobs per second, submit to result")
+    left.set_ylim(bottom=0.0)
+    left.legend(fontsize=9)
+    ratio = beside["ratio"]
+    left.set_title(
+        f"Shoal by Celery: {ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})",
+        loc="left", fontsize=11,
+    )  # fmt: skip
+    losses = beside["losses"][::-1]
+    names = [f"{each['side']}: {each['what'].split(':')[0]}" for each in losses]
+    begin = [0.0] * len(losses)
+    for kind, colour in (("succeeded", "#a1d99b"), ("failed", "#e6ab02"), ("lost", "#cb181d")):
+        widths = [each[kind] for each in losses]
+        right.barh(names, widths, left=begin, color=colour, label=kind)
+        begin = [low + width for low, width in zip(begin, widths, strict=True)]
+    for row, each in enumerate(losses):
+        right.text(0.0, row, f" after {each['seconds']:.1f} s", va="center", fontsize=8)
+    right.set_xlabel("acknowledged jobs")
+    right.set_title("What became of them when SIGKILL hit", loc="left", fontsize=11)
+    right.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, -0.25), ncols=3)
     return _write(figure, path)
 
 

@@ -58,15 +58,12 @@ def line(step: Step, found: Result) -> str:
     return f"{step.name}: {course}, achieved {found.achieved:.2f}/s, {p95}{failed}"
 
 
-def report(
-    rows: Sequence[Row], facts: dict[str, Any], celery: dict[str, Any] | None
-) -> dict[str, Any]:
+def report(rows: Sequence[Row], facts: dict[str, Any]) -> dict[str, Any]:
     """The whole report.
 
     Args:
         rows: Each step with its result, its load and who served it.
         facts: What the checker says, what was asked for, and where it ran.
-        celery: What was measured of Celery, to be shown beside; None: there is nothing to show.
     """
     series = {
         f"{kind}-{replicas}": _series([row for row in rows if _of(row, kind, replicas)])
@@ -87,7 +84,6 @@ def report(
         "findings_of_load": _findings(series) + _disturbances(rows),
         "definitions": definitions(facts["patience_seconds"]),
         "series": series,
-        **({} if celery is None else {"celery": celery}),
     }
 
 

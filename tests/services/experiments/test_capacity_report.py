@@ -103,7 +103,7 @@ def rows():
 
 
 def test_the_report_names_the_knee_the_first_failing_n_and_what_is_full():
-    made = report(rows(), SETTINGS, None)
+    made = report(rows(), SETTINGS)
 
     wait = made["series"]["wait-1"]
     assert wait["knee"] == {"below": 1.0, "above": 4.0, "ceiling": 2.0}
@@ -125,18 +125,11 @@ def test_the_report_names_the_knee_the_first_failing_n_and_what_is_full():
     assert json.dumps(made, allow_nan=False)
 
 
-def test_what_was_measured_of_celery_has_its_place():
-    assert report(rows(), SETTINGS, {"jobs_per_second": 400.0})["celery"] == {
-        "jobs_per_second": 400.0
-    }
-    assert "celery" not in report(rows(), SETTINGS, None)
-
-
 def test_a_step_that_others_disturbed_is_named():
     step, found, seen, spread = measured(WAIT, 1, 2.0, 1.5)
     seen.services[OTHERS] = 0.7
 
-    made = report([(step, found, seen, spread), measured(WAIT, 1, 1.0, 1.0)], SETTINGS, None)
+    made = report([(step, found, seen, spread), measured(WAIT, 1, 1.0, 1.0)], SETTINGS)
 
     first, second = made["series"]["wait-1"]["by_rate"]
     assert (first["disturbed"], second["disturbed"]) == (True, False)
@@ -152,7 +145,7 @@ def test_a_step_is_one_line():
 
 
 def test_pictures_are_drawn_of_what_there_is(tmp_path):
-    whole = report(rows(), SETTINGS, None)
+    whole = report(rows(), SETTINGS)
     drawn = capacity_plots.draw_all(tmp_path, whole)
     assert sorted(path.name for path in drawn) == [
         "capacity-ceilings.png",
@@ -163,7 +156,7 @@ def test_pictures_are_drawn_of_what_there_is(tmp_path):
     ]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
 
-    waiting = report([row for row in rows() if row[0].kind == WAIT], SETTINGS, None)
+    waiting = report([row for row in rows() if row[0].kind == WAIT], SETTINGS)
     assert len(capacity_plots.draw_all(tmp_path, waiting)) == 4
 
 

@@ -1,4 +1,4 @@
-"""Shoal's side: a fleet of one host, with one replica of each service and two workers."""
+"""Shoal's side: a fleet with one replica of each service, and two workers, on each host."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.jobs.sides import WORKERS, Meter, Round, children
 from shoal_gateway.client import TERMINAL, Gateway, Submission
+from shoal_gateway.experiments.peers.sides import WORKERS, Meter, Round, children
 from shoal_gateway.fleet.fleet import Fleet
 from shoal_protos.gateway.model.v1 import job_pb2
 
 # Who submit, where each job is submitted by itself.
 SUBMITTERS = 64
 MANAGER = "local-1"
+HOST = "host-1"
 
 
 class ShoalSide:
@@ -103,10 +104,10 @@ class ShoalSide:
 
 
 @contextmanager
-def running(directory: Path) -> Iterator[ShoalSide]:
+def running(directory: Path, *, hosts: int = 1) -> Iterator[ShoalSide]:
     """A fleet in a directory, until the block ends; its store stays."""
     fleet = Fleet(directory)
-    fleet.up(hosts=1, slots=WORKERS)
+    fleet.up(hosts=hosts, slots=WORKERS)
     try:
         with fleet.directory_of() as found:
             yield ShoalSide(fleet, Gateway(found, "bench"))

@@ -39,7 +39,7 @@ def connected(url: str, *, results: str) -> Celery:
 
 
 # The worker's.
-_REDIS = os.environ.get("BENCH_REDIS", "redis://127.0.0.1:6379/0")
+_REDIS = os.environ.get("SHOAL_PEER_REDIS", "redis://127.0.0.1:6379/0")
 app = connected(_REDIS, results=_REDIS)
 
 

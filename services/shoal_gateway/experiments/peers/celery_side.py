@@ -17,8 +17,8 @@ from typing import Any
 
 import redis
 
-from benchmarks.jobs import tasks
-from benchmarks.jobs.sides import WORKERS, Meter, Round, children
+from shoal_gateway.experiments.peers import tasks
+from shoal_gateway.experiments.peers.sides import WORKERS, Meter, Round, children
 
 # Results that are asked for with one call.
 PAGE = 1000
@@ -75,14 +75,21 @@ class CelerySide:
         with (self._directory / "celery.log").open("ab") as log:
             self.worker = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "celery", "-A", "benchmarks.jobs.tasks", "worker"),
+                    *(
+                        sys.executable,
+                        "-m",
+                        "celery",
+                        "-A",
+                        "shoal_gateway.experiments.peers.tasks",
+                        "worker",
+                    ),
                     *("--pool", "prefork", "--concurrency", str(WORKERS)),
                     *("--without-gossip", "--without-mingle", "--without-heartbeat"),
                     *("--loglevel", "WARNING"),
                 ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "BENCH_REDIS": self._url},
+                env={**os.environ, "SHOAL_PEER_REDIS": self._url},
             )
         self._until(lambda: len(children(self.worker.pid)) >= WORKERS, "Celery's workers")
         return self.worker
