@@ -207,6 +207,7 @@ class Follower(Generic[M]):
         path = f"{desk.chroot}{self.path}"
         client = desk.client
 
+        # kazoo ends a watch with an event when the connection breaks; this does not rely on it.
         def changed(state: str) -> None:
             if state == KazooState.CONNECTED:
                 self._bell.ring()
