@@ -67,6 +67,7 @@ from shoal_balancer import (
 
 if TYPE_CHECKING:
     from shoal.recipes.config import Config
+    from shoal.recipes.leadership import Leadership, Term
     from shoal.recipes.lock import Lock
 
 __all__ = [
@@ -94,6 +95,7 @@ __all__ = [
     "Hooks",
     "InstanceFormatError",
     "KeyedPolicy",
+    "Leadership",
     "LeastLoaded",
     "LeastReported",
     "LoadReport",
@@ -121,6 +123,7 @@ __all__ = [
     "SlowStart",
     "Status",
     "Subset",
+    "Term",
     "Unfit",
     "VersionRange",
     "WeightedRandom",
@@ -135,7 +138,9 @@ __all__ = [
 # Loaded when they are asked for: most callers never do.
 _RECIPES = {
     "Config": "shoal.recipes.config",
+    "Leadership": "shoal.recipes.leadership",
     "Lock": "shoal.recipes.lock",
+    "Term": "shoal.recipes.leadership",
 }
 
 

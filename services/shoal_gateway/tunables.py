@@ -65,9 +65,10 @@ class Registry(BaseModel):
     """The document of the registry."""
 
     limit: Limit = None
+    # Not below 1: how often a stale fence is refused tells how long a leader has led.
     sweep_every: float = Field(
         default=1.0,
-        ge=0.1,
+        ge=1.0,
         le=60.0,
         description="seconds between looks for leases that ran out, from the next look on",
     )

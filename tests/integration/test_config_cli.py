@@ -202,7 +202,7 @@ def test_services_change_while_they_run(cli, hosts):
             return stub.Summary.future(registry_pb2.SummaryRequest(), timeout=DEADLINE).exception()
 
         assert refusal() is None
-        cli("set", "registry", "limit=1", "sweep_every=0.2")
+        cli("set", "registry", "limit=1", "sweep_every=2")
         error = eventually(refusal, DEADLINE)
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "this replica takes 1 calls at once" in error.details()

@@ -1,4 +1,4 @@
-"""The asyncio half of Shoal: the same directory, channels and servers, awaited."""
+"""The asyncio half of Shoal: the same directory, channels, servers and recipes, awaited."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +9,26 @@ from shoal.aio.server import Server
 
 if TYPE_CHECKING:
     from shoal.aio.config import Config
+    from shoal.aio.leadership import Leadership, Term
+    from shoal.aio.lock import Lock
 
-__all__ = ["AioCallError", "Channel", "Config", "Directory", "Server"]
+__all__ = [
+    "AioCallError",
+    "Channel",
+    "Config",
+    "Directory",
+    "Leadership",
+    "Lock",
+    "Server",
+    "Term",
+]
 
 # Loaded when they are asked for: most programs never do, and need not have what they stand on.
 _RECIPES = {
     "Config": "shoal.aio.config",
+    "Leadership": "shoal.aio.leadership",
+    "Lock": "shoal.aio.lock",
+    "Term": "shoal.aio.leadership",
 }
 
 
