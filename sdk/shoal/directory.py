@@ -114,6 +114,11 @@ class Directory(ChannelOwner):
     def __repr__(self) -> str:
         return f"Directory({self.hosts!r})"
 
+    @property
+    def cache_dir(self) -> Path | None:
+        """Where snapshots are kept; None: nowhere."""
+        return self._cache.directory
+
     def watch(self, service: str) -> ServiceWatch:
         """The one watch of a service; the first call for it begins to look in the background.
 
