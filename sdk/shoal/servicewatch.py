@@ -15,7 +15,7 @@ from kazoo.exceptions import KazooException, NoNodeError
 from kazoo.protocol.states import EventType
 
 from shoal import instance
-from shoal.belief import Belief, believe
+from shoal.belief import Belief, Vanished, believe
 from shoal.diskcache import DiskCache
 from shoal.errors import InstanceFormatError
 from shoal.session import Session
@@ -99,6 +99,7 @@ class ServiceWatch(SetWatch):
         self._save_planned = False
         self._saved_at = float("-inf")
         self._resynced = ""
+        self._vanished = Vanished()
         self._plan(0.0)
         worker.call_later(PREFER_LIVE, self._fall_back)
         self._plan_resync()
@@ -289,7 +290,9 @@ class ServiceWatch(SetWatch):
         now = time.monotonic()
         observed = tuple(node.replica for node in self._nodes.values() if node.replica)
         had = self.replicas()
-        belief = believe(had, observed)
+        if observed:
+            self._vanished.note(had, observed, now)
+        belief = believe(had, observed, self._vanished.replicas)
         self._hold(belief, now)
         self._confirmed_at = now
         self.publish(belief.replicas)
