@@ -56,7 +56,8 @@ class Directory(ChannelOwner):
             ``$SHOAL_CACHE_DIR`` or ``~/.cache/shoal``.
         services_path: Parent of the services below the chroot.
         verify_every: Seconds between checks of what this process has announced.
-        resync_every: Seconds between full reads of what is watched, ±20 %.
+        resync_every: Seconds between looks at what is watched, ±20 %: at the list, and at some of
+            its nodes in turn.
         handler: Makes the handler of the kazoo client, for example kazoo's
             ``SequentialEventletHandler``; by default gevent's where gevent has patched threading,
             else threads.
