@@ -35,8 +35,8 @@ class Replica:
         host: The machine it runs on, for people.
         weight: Share of traffic it asks for, relative to 1.0. Announced for policies that look at
             it; the ones of this package treat all replicas alike.
-        status: What it says of itself. BUSY is for policies to look at; it is called all the same,
-            for if most are busy, the rest must not get everything.
+        status: What it says of itself. One that is BUSY is spared while most others are not; if
+            most are, all are called alike, or the rest would get everything.
         enabled: False when an operator or its own drain took it out of rotation.
         registered_at: When it was announced, in seconds since 1970.
         metadata: Whatever else it announced; a read-only copy of what was given.

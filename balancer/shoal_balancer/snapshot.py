@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from shoal_balancer.health import Ejection
 from shoal_balancer.node import Node
-from shoal_balancer.replica import Identity, Replica, ordered
+from shoal_balancer.replica import Identity, Replica, Status, ordered
 from shoal_balancer.warmup import SlowStart
 
 E = TypeVar("E")
@@ -20,6 +20,9 @@ E = TypeVar("E")
 MASS_REMOVAL = 0.5
 # Share of a set that was down whole at which those that are back may get everything again.
 ENOUGH = 0.5
+# The busy are spared while at least this share of the routable is left without them: where most are
+# busy, the rest must not get everything.
+CALM = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Snapshot(Generic[E]):
         reserve: Those that left lately.
         expected: How many routable members there were before most of them vanished together; 0
             when they did not. Those that vanished are used until half as many are there again.
-        ready: What picks draw from: routable, and not held out as ejected.
+        ready: What picks draw from: routable, not held out as ejected, and not spared as busy.
         routable: Ready, ejected, and usable ones of the reserve: the last resort.
         probes: Ejected nodes whose time has come; the next pick takes one.
         refresh_at: When the next ejection ends; picks after that make a new snapshot first. While
@@ -110,7 +113,8 @@ def settled(
     The cap of ``ejection`` holds here too, and not only when a replica is ejected: a set that
     shrinks around its ejected members must not be left with none. Those whose time ends first are
     then ready although they are ejected. A replica that can't be reached is not ready while another
-    one is.
+    one is. One that says BUSY is not ready while those that don't are at least `CALM` of the
+    routable; it stays the last resort, as the ejected do.
     """
     routable = tuple(
         node
@@ -132,6 +136,15 @@ def settled(
     panic = bool(out) and ejection is not None and len(usable) < ejection.panic * len(routable)
     if panic:
         out, usable = set(), reached
+    busy = {
+        node
+        for node, replica in zip(snapshot.nodes, snapshot.replicas, strict=True)
+        if replica.status is Status.BUSY
+    }
+    if busy:
+        calm = tuple(node for node in usable if node not in busy)
+        if calm and len(calm) >= CALM * len(routable):
+            usable = calm
     dues = [(node.health.due, node) for node in routable if node in out and node.reachable]
     down, recovering = _recovery(snapshot, now, len(reached), len(routable), slow_start)
     refresh_at = min((due for due, _ in dues if due > now), default=math.inf)

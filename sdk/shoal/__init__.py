@@ -63,6 +63,7 @@ from shoal_balancer import (
 )
 
 if TYPE_CHECKING:
+    from shoal.recipes.leadership import Leadership, Term
     from shoal.recipes.lock import Lock
 
 __all__ = [
@@ -86,6 +87,7 @@ __all__ = [
     "Hooks",
     "InstanceFormatError",
     "KeyedPolicy",
+    "Leadership",
     "LeastLoaded",
     "LeastReported",
     "LoadReport",
@@ -113,6 +115,7 @@ __all__ = [
     "SlowStart",
     "Status",
     "Subset",
+    "Term",
     "Unfit",
     "VersionRange",
     "WeightedRandom",
@@ -126,7 +129,9 @@ __all__ = [
 
 # Loaded when they are asked for: most callers never do.
 _RECIPES = {
+    "Leadership": "shoal.recipes.leadership",
     "Lock": "shoal.recipes.lock",
+    "Term": "shoal.recipes.leadership",
 }
 
 

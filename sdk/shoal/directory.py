@@ -256,6 +256,12 @@ class Directory(ChannelOwner):
         """Has ``reader`` called with what is published under a digest; see `ContractStore.ask`."""
         self._contracts.ask(digest, reader)
 
+    @property
+    def connected(self) -> bool:
+        """Whether ZooKeeper answers at the moment."""
+        session = self._session
+        return session is not None and session.connected
+
     def describe(self) -> str:
         """The session's state for a person: "connected", "suspended for 3.2 s"."""
         session = self._session

@@ -58,6 +58,9 @@ class Registration(Protocol):
                 when it can be.
         """
 
+    def say(self, status: Status) -> None:
+        """Changes the status soon, without waiting; of several in a second the last one counts."""
+
     def withdraw(self) -> None:
         """Takes the announcement back.
 

@@ -29,6 +29,8 @@ RETRY_FIRST, RETRY_LAST = 0.5, 10.0
 # A node is taken over at once the first time. Against one who takes it back, another process with
 # the same id, the pause doubles up to this many seconds, and is forgotten after twice of it.
 PATIENCE = 30.0
+# Between two writes of a status, seconds: each is read by every caller.
+STATUS_PAUSE = 1.0
 # An enabled replica that is withdrawn says DRAINING first and leaves this much later, seconds: so
 # callers who watch know that it left in order (shoal.belief).
 FAREWELL = 0.2
@@ -80,7 +82,10 @@ class ZooKeeperRegistration:
         self._lock = threading.Lock()
         self._waiting: list[threading.Event] = []
         self._withdrawn: threading.Event | None = None
+        self._status: Status | None = None
         # Of the worker thread:
+        self._said_at = float("-inf")
+        self._saying = False
         self._announced = False
         self._planned = False
         self._failures = 0
@@ -113,7 +118,20 @@ class ZooKeeperRegistration:
             changes["enabled"] = enabled
         with self._lock:
             self.replica = replace(self.replica, **changes)
+            # What was said before is out of date.
+            self._status = None
         self.announce(timeout)
+
+    def say(self, status: Status) -> None:
+        """Changes the status soon, without waiting for it; of several in a second the last counts.
+
+        At most one write in `STATUS_PAUSE` seconds. Without effect once it is withdrawn.
+        """
+        with self._lock:
+            if self._withdrawn is not None:
+                return
+            self._status = status
+        self._worker.call_soon(self._say)
 
     def announce(self, timeout: float) -> None:
         """Waits until the node is there, ours and up to date.
@@ -208,6 +226,26 @@ class ZooKeeperRegistration:
         self._announced = True
         for done in waiting:
             done.set()
+
+    def _say(self) -> None:
+        if self._saying:
+            return
+        left = self._said_at + STATUS_PAUSE - time.monotonic()
+        if left > 0.0:
+            self._saying = True
+            self._worker.call_later(left, self._say_as_planned)
+            return
+        with self._lock:
+            status, self._status = self._status, None
+            if status is None or status is self.replica.status:
+                return
+            self.replica = replace(self.replica, status=status)
+        self._said_at = time.monotonic()
+        self._ensure()
+
+    def _say_as_planned(self) -> None:
+        self._saying = False
+        self._say()
 
     def _plan(self, delay: float) -> None:
         if not self._planned:

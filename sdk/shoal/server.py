@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 
 from shoal import addresses, forks, keepalive, signals, standard
 from shoal.admission import Admission, Workers
-from shoal.drain import STEP, Drain, Phase, Roster
+from shoal.drain import STEP, Drain, Roster
 from shoal.drainreport import DrainReport
 from shoal.errors import RegistrationError
 from shoal.gate import REPLICA_SERVICE, Gate
@@ -328,19 +328,6 @@ class Server(Shell, grpc.Server):
                 self._left.set()
                 self._order("drained")
             return self._report
-
-    def set_status(self, status: Status) -> None:
-        """Tells callers how it is; they keep calling a BUSY one. Without effect once it leaves.
-
-        Raises:
-            RegistrationError: the directory did not take it in time; it is kept and written later.
-            RuntimeError: the server is not announced yet.
-        """
-        if self._registration is None:
-            raise RuntimeError(f"{self!r} has no status before it is announced: call serve() first")
-        if self.roster.phase is Phase.SERVING:
-            self._registration.update(status=status)
-            self.replica = self._registration.replica
 
     def _drain(self, linger: float, grace: float) -> DrainReport:
         clock = time.monotonic

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -15,9 +15,10 @@ from shoal import forks
 from shoal.addresses import bound
 from shoal.connections import peers_of
 from shoal.contracts import KEY, NAMES, ServedContract
-from shoal.drain import Roster
+from shoal.drain import Phase, Roster
 from shoal.drainreport import DrainReport
-from shoal_balancer import Replica
+from shoal.protocols import Registration
+from shoal_balancer import Replica, Status
 
 logger = logging.getLogger(__name__)
 # Each record's message is one JSON object: the report of a drain, with the callers' names.
@@ -91,6 +92,7 @@ class Shell:
     """
 
     _server: Any
+    _registration: Registration | None
     roster: Roster
 
     def __init__(
@@ -166,6 +168,25 @@ class Shell:
         if made is not None:
             made.packed()
         return made
+
+    def set_status(self, status: Status) -> None:
+        """Tells callers that it is BUSY, or UP again; they spare a busy one while most are not.
+
+        It returns at once: the directory is told soon, at most once a second, and of several
+        statuses within a second the last one. After a lost session it is told again. Without effect
+        once the server leaves.
+
+        Raises:
+            RuntimeError: the server is not announced yet.
+            ValueError: DRAINING is not said but done: by `drain`, `stop`, or SIGTERM.
+        """
+        if status is Status.DRAINING:
+            raise ValueError(f"{self!r} drains by drain(), stop() or SIGTERM, not by its status")
+        if self._registration is None or self.replica is None:
+            raise RuntimeError(f"{self!r} has no status before it is announced: call serve() first")
+        if self.roster.phase is Phase.SERVING:
+            self._registration.say(status)
+            self.replica = replace(self.replica, status=status)
 
     def after_fork(self) -> None:
         """In a forked child: the server is the parent's."""

@@ -222,3 +222,40 @@ def test_a_listener_may_change_the_announcement(directories):
     directory.watch("jobs").subscribe(react)
     assert done.wait(30)
     eventually(lambda: directory.ready("jobs")[0].status is Status.BUSY)
+
+
+def test_statuses_are_written_at_most_once_in_a_pause_and_the_last_one_stays(
+    directories, operator, monkeypatch
+):
+    monkeypatch.setattr(registrar, "STATUS_PAUSE", 0.3)
+    directory = directories()
+    registration = directory.announce("jobs", A)
+    before = operator.exists(registration.path).version
+    began = time.monotonic()
+    for number in range(500):
+        registration.say(Status.BUSY if number % 2 else Status.UP)
+    registration.say(Status.UP)
+    registration.say(Status.BUSY)
+    eventually(lambda: instance.decode(operator.get(registration.path)[0]).status is Status.BUSY)
+    allowed = 1 + (time.monotonic() - began) / 0.3
+    assert 1 <= operator.exists(registration.path).version - before <= allowed
+
+
+def test_a_status_outlives_the_session_and_a_drain_outlives_a_status(
+    directories, zookeeper, operator
+):
+    directory = directories()
+    registration = directory.announce("jobs", A)
+    before = directory._session.session_id
+    registration.say(Status.BUSY)
+    zookeeper.expire_session(directory._session.client.client_id)
+    eventually(lambda: owner(operator, registration) not in (None, before))
+    eventually(lambda: instance.decode(operator.get(registration.path)[0]).status is Status.BUSY)
+    registration.say(Status.UP)
+    registration.update(status=Status.DRAINING, enabled=False)
+    done = threading.Event()
+    directory._worker.call_later(registrar.STATUS_PAUSE, done.set)
+    assert done.wait(60)
+    assert instance.decode(operator.get(registration.path)[0]).status is Status.DRAINING
+    registration.withdraw()
+    registration.say(Status.UP)

@@ -1,8 +1,29 @@
-"""The asyncio half of Shoal: the same directory, channels and servers, awaited."""
+"""The asyncio half of Shoal: the same directory, channels, servers and recipes, awaited."""
+
+from typing import TYPE_CHECKING, Any
 
 from shoal.aio.channel import Channel
 from shoal.aio.directory import Directory
 from shoal.aio.failures import AioCallError
 from shoal.aio.server import Server
 
-__all__ = ["AioCallError", "Channel", "Directory", "Server"]
+if TYPE_CHECKING:
+    from shoal.aio.leadership import Leadership, Term
+    from shoal.aio.lock import Lock
+
+__all__ = ["AioCallError", "Channel", "Directory", "Leadership", "Lock", "Server", "Term"]
+
+# Loaded when they are asked for: most programs never do.
+_RECIPES = {
+    "Leadership": "shoal.aio.leadership",
+    "Lock": "shoal.aio.lock",
+    "Term": "shoal.aio.leadership",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _RECIPES:
+        from importlib import import_module
+
+        return getattr(import_module(_RECIPES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

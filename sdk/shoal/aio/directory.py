@@ -135,6 +135,11 @@ class Directory:
         """As `shoal.Directory.ask_contract`."""
         self._directory.ask_contract(digest, reader)
 
+    @property
+    def connected(self) -> bool:
+        """Whether ZooKeeper answers at the moment."""
+        return self._directory.connected
+
     def describe(self) -> str:
         """The session's state for a person."""
         return self._directory.describe()

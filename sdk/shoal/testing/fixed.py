@@ -99,6 +99,10 @@ class FixedRegistration:
         self.replica = replace(self.replica, **changes)
         self._write(self.replica)
 
+    def say(self, status: Status) -> None:
+        """Changes the status, at once."""
+        self.update(status=status)
+
     def withdraw(self) -> None:
         """Takes the replica out of the set."""
         self._write(None)

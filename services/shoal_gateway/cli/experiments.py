@@ -42,6 +42,7 @@ def _settings(
 def _under_faults(name: str, seconds: float, text: str) -> None:
     """Adds the command of an experiment that jobs go through while something happens to them."""
     arriving = seconds
+    place = {"ensemble": "ensemble.run"}.get(name, name.replace("-", "_"))
 
     def command(
         jobs: Jobs = 1000,
@@ -52,7 +53,7 @@ def _under_faults(name: str, seconds: float, text: str) -> None:
         small: Small = False,
     ) -> None:
         # Only when it is run: what draws pictures takes a second to import.
-        module = importlib.import_module(f"shoal_gateway.experiments.{name.replace('-', '_')}")
+        module = importlib.import_module(f"shoal_gateway.experiments.{place}")
         raise typer.Exit(module.run(_settings(name, jobs, seed, store, out, seconds, small)))
 
     group.command(name, help=text)(command)
@@ -88,6 +89,14 @@ _under_faults(
     """Break the network between live replicas: drop, delay, half-open, one way, a host cut off.
 
     Examples:  shoal experiment partition    shoal experiment partition --small --jobs 60
+    """,
+)
+_under_faults(
+    "ensemble",
+    320.0,
+    """Measure ZooKeeper as its paper did: by servers and reads, creates, failures; jobs beside it.
+
+    Examples:  shoal experiment ensemble    shoal experiment ensemble --small --jobs 40 --seconds 25
     """,
 )
 

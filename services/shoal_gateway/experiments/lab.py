@@ -66,7 +66,7 @@ class Lab:
 
     def follow(self, client: Client, timeout: float) -> None:
         """Waits for the jobs' ends behind a bar."""
-        with _bar() as bar:
+        with progress_bar() as bar:
             task = bar.add_task("jobs ended", total=self.settings.jobs)
             client.wait(timeout, lambda done, total: bar.update(task, completed=done, total=total))
 
@@ -88,7 +88,7 @@ class Lab:
                 job_id = client.acknowledged[key]
                 history.note("expected", "second run", job_id=job_id, files=files)
         owned = {job.id for job in self.gateway.jobs(owner=self.gateway.owner)}
-        with _bar() as bar:
+        with progress_bar() as bar:
             task = bar.add_task("records", total=None)
             collect.records(
                 self.gateway,
@@ -280,7 +280,7 @@ def fresh_fleet(directory: Path, **shape: Any) -> Iterator[Fleet]:
         directory: Where; what was there goes.
         shape: As `Fleet.up` takes it.
     """
-    with _bar() as bar:
+    with progress_bar() as bar:
         tasks: dict[str, Any] = {}
 
         def tell(what: str, done: int, total: int) -> None:
@@ -331,7 +331,8 @@ def say_where(out: Path) -> None:
     )
 
 
-def _bar() -> Progress:
+def progress_bar() -> Progress:
+    """Progress of something long, on standard error."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from kazoo.client import KazooClient
-from kazoo.exceptions import KazooException
-from kazoo.handlers.threading import KazooTimeoutError
-from kazoo.protocol.states import KazooState
-
+from shoal.directory import Directory
+from shoal.errors import CoordinationError, LockTakenError, LockTimeoutError
+from shoal.recipes.lock import Lock
 from shoal_gateway.fleet.errors import FleetError
 
-logger = logging.getLogger(__name__)
-
-PATH = "/locks/upgrade"
+NAME = "upgrade"
 # Seconds until ZooKeeper must have answered, and that it keeps the lock of who was killed.
 CONNECT = 15.0
 SESSION = 10.0
@@ -36,55 +31,37 @@ def held(zookeeper: str, what: str, lost: Callable[[], None]) -> Iterator[None]:
     Args:
         zookeeper: Address with chroot.
         what: What it is held for, for whoever asks.
-        lost: Called when the session was lost, so that another may hold it by now.
+        lost: Called when the lock was lost, so that another may hold it by now.
 
     Raises:
         UpgradeRunsError: another upgrade holds it.
         FleetError: ZooKeeper does not answer.
     """
-    client = KazooClient(hosts=zookeeper, timeout=SESSION)
-    leaving = False
-
-    def changed(state: str) -> None:
-        if state == KazooState.LOST and not leaving:
-            lost()
-
-    try:
+    facts = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), "what": what}
+    with Directory(zookeeper, session_timeout=SESSION) as directory:
+        lock = Lock(directory, NAME, who=json.dumps(facts), on_lost=lambda _reason: lost())
         try:
-            client.start(timeout=CONNECT)
-            facts = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
-            lock = client.Lock(PATH, json.dumps({**facts, "what": what}))
-            if not lock.acquire(blocking=False):
-                raise UpgradeRunsError(_refusal(lock.contenders()))
-        except (KazooException, KazooTimeoutError) as error:
+            lock.acquire(CONNECT, wait=False)
+        except LockTakenError as error:
+            raise UpgradeRunsError(_refusal(error.holder)) from error
+        except (LockTimeoutError, CoordinationError) as error:
             raise FleetError(
-                f"the upgrade lock could not be had from ZooKeeper at {zookeeper}: {error!r}"
+                f"the upgrade lock could not be had from ZooKeeper at {zookeeper}: {error}"
             ) from error
-        client.add_listener(changed)
         try:
             yield
         finally:
-            leaving = True
-            try:
-                lock.release()
-            except KazooException as error:
-                # It goes with the session, which ends here.
-                logger.warning("the upgrade lock was not released in order: %r", error)
-    finally:
-        leaving = True
-        client.stop()
-        client.close()
+            lock.release()
 
 
-def _refusal(contenders: list[str]) -> str:
-    if not contenders:
-        return "an upgrade of this fleet has just ended or begun; try again"
+def _refusal(holder: bytes) -> str:
+    said = holder.decode("utf-8", "replace")
     try:
-        holder = json.loads(contenders[0])
-        since = time.strftime("%H:%M:%S", time.localtime(holder["since"]))
-        who = f"{holder['what']} by process {holder['pid']} on {holder['host']}, since {since}"
+        facts = json.loads(said)
+        since = time.strftime("%H:%M:%S", time.localtime(facts["since"]))
+        who = f"{facts['what']} by process {facts['pid']} on {facts['host']}, since {since}"
     except (KeyError, TypeError, ValueError):
-        who = contenders[0]
+        who = said or "by somebody who does not say who"
     return (
         f"another upgrade of this fleet is under way: {who}; wait until it has ended (one that was "
         f"killed holds the lock for {SESSION:g} s more)"

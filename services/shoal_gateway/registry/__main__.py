@@ -6,7 +6,9 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
+from shoal.aio.leadership import Leadership
 from shoal_gateway import runtime
+from shoal_gateway.registry import fences
 from shoal_gateway.registry.logic import Registry
 from shoal_gateway.registry.servicer import RegistryServicer
 from shoal_gateway.registry.store import Store, StoreError
@@ -25,13 +27,19 @@ async def serve(options: runtime.Common, store: Store) -> None:
     servicer = RegistryServicer(Registry(store))
     server = runtime.Server("registry", options, leaving=servicer.leave)
     registry_pb2_grpc.add_RegistryServicer_to_server(servicer, server)
-    sweeper = asyncio.create_task(servicer.keep_swept(), name="registry sweeper")
+    background: list[asyncio.Task[None]] = []
     try:
         async with runtime.open_aio_directory(options) as directory:
-            await server.run(directory, bind=options.bind, advertise=options.advertise)
+            # One replica takes expired leases back. Who can't hear from ZooKeeper does not know
+            # whether one does, and does it too: leases expire in an outage as well.
+            sweeping = servicer.keep_swept(lambda: not directory.connected)
+            background.append(asyncio.create_task(sweeping, name="registry sweeper"))
+            async with Leadership(directory, fences.REAPER, servicer.reap, who=options.id):
+                await server.run(directory, bind=options.bind, advertise=options.advertise)
     finally:
-        sweeper.cancel()
-        await asyncio.gather(sweeper, return_exceptions=True)
+        for each in background:
+            each.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         await servicer.close()
 
 

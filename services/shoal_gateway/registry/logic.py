@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from shoal_gateway.errors import InvalidError, NotFoundError, PreconditionError, UnavailableError
-from shoal_gateway.registry import claims, journal, queries, rules, submission, transitions
+from shoal_gateway.registry import claims, fences, journal, queries, rules, submission, transitions
 from shoal_gateway.registry.claims import Holding, Report, Start
 from shoal_gateway.registry.rules import LEASED, QUEUED, Change
 from shoal_gateway.registry.schema import jobs
@@ -267,13 +267,23 @@ class Registry:
             transitions.lock(connection, (each.job_id for each in reports))
             return claims.reported_many(connection, reports)
 
-    def sweep(self) -> int:
-        """Takes expired leases back and fails what was not started by its deadline; how many."""
+    def sweep(self, fence: int | None = None) -> int:
+        """Takes expired leases back and fails what was not started by its deadline; how many.
+
+        Args:
+            fence: Of the leader that does it. None: nobody leads; that is safe too, for each
+                expiry is a compare-and-set of its own, and only costs more when several do it.
+
+        Raises:
+            StaleFenceError: somebody else leads by now; nothing was changed.
+        """
         with self._store.read() as connection:
             if not transitions.anything_due(connection):
                 return 0
         swept = 0
         with self._store.write() as connection:
+            if fence is not None:
+                fences.enforce(connection, fences.REAPER, fence)
             for before in transitions.expired(connection, SWEEP):
                 swept += transitions.write(connection, before, rules.after_expiry(before))
             late = Change(job_pb2.STATE_FAILED, "not started by its deadline", fence=1)

@@ -64,6 +64,14 @@ counters = Table(
     Column("value", BigInteger, nullable=False),
 )
 
+# The highest fence under which somebody has written, by what is led; see `fences`.
+fences = Table(
+    "fences",
+    metadata,
+    Column("resource", String(64), primary_key=True),
+    Column("fence", BigInteger, nullable=False),
+)
+
 jobs = Table(
     "jobs",
     metadata,

@@ -22,10 +22,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from shoal.aio.leadership import Term
 from shoal_gateway import validation as check
 from shoal_gateway.errors import UnavailableError
 from shoal_gateway.registry import checks
 from shoal_gateway.registry.feed import Feed
+from shoal_gateway.registry.fences import StaleFenceError
 from shoal_gateway.registry.logic import Registry
 from shoal_gateway.status import speaks_status
 from shoal_protos.gateway.model.v1 import job_pb2
@@ -39,6 +41,8 @@ READERS = 4
 # Seconds between looks for expired leases, beside those that every Lease takes: nobody leases
 # while everything is full, and a cancelled job whose runner is gone must end all the same.
 SWEEP_EVERY = 1.0
+# Refusals of a leader's fence after which it has no successor: longer than a session lasts.
+STALE = 30
 
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000
@@ -71,17 +75,46 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         self._writer.shutdown()
         self._readers.shutdown()
 
-    async def keep_swept(self) -> None:
-        """Takes expired leases back, until cancelled."""
+    async def reap(self, term: Term) -> None:
+        """Takes expired leases back while this replica leads.
+
+        A leader whose fence is stale has a successor, and hears of it soon. One that goes on
+        leading has none: ZooKeeper has lost its data, and counts fences from the beginning. Then
+        leases are taken back without a fence, for somebody has to.
+        """
+        refused = 0
+        while not await term.wait(SWEEP_EVERY):
+            try:
+                await self._sweep(term.fence if refused < STALE else None)
+            except StaleFenceError as error:
+                refused += 1
+                logger.warning("expired leases were not looked for: %s", error)
+                if refused == STALE:
+                    logger.error(  # noqa: TRY400 - what happened stands above
+                        "this replica leads for longer than a session lasts, and its fence is stale"
+                        " all the same: has ZooKeeper lost its data? From now on expired leases are"
+                        " taken back without a fence"
+                    )
+
+    async def keep_swept(self, alone: Callable[[], bool] = lambda: True) -> None:
+        """Takes expired leases back without being the leader, until cancelled.
+
+        Args:
+            alone: Whether this replica has to do it at the moment: it can't hear of any leader.
+        """
         while True:
             await asyncio.sleep(SWEEP_EVERY)
-            try:
-                swept = await self._writing(self._registry.sweep)
-            except UnavailableError as error:
-                logger.warning("expired leases were not looked for: %s", error)
-                continue
-            if swept:
-                logger.info("took back %d jobs whose lease or deadline had passed", swept)
+            if alone():
+                await self._sweep(None)
+
+    async def _sweep(self, fence: int | None) -> None:
+        try:
+            swept = await self._writing(self._registry.sweep, fence)
+        except UnavailableError as error:
+            logger.warning("expired leases were not looked for: %s", error)
+            return
+        if swept:
+            logger.info("took back %d jobs whose lease or deadline had passed", swept)
 
     async def CreateJob(
         self, request: registry_pb2.CreateJobRequest, context: Any

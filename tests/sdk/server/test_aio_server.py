@@ -305,13 +305,13 @@ async def test_a_dead_caller_does_not_hold_the_drain_up(made, directory, channel
 async def test_status_is_told_and_does_not_undo_a_drain(made, directory):
     server = made()
     with pytest.raises(RuntimeError, match="before it is announced"):
-        await server.set_status(shoal.Status.BUSY)
+        server.set_status(shoal.Status.BUSY)
     await server.serve(directory)
-    await server.set_status(shoal.Status.BUSY)
+    server.set_status(shoal.Status.BUSY)
     assert directory.watch("echo").replicas()[0].status is shoal.Status.BUSY
     draining = asyncio.create_task(server.drain())
     await soon(lambda: not directory.watch("echo").replicas()[0].routable)
-    await server.set_status(shoal.Status.UP)
+    server.set_status(shoal.Status.UP)
     assert directory.watch("echo").replicas()[0].status is shoal.Status.DRAINING
     await draining
 

@@ -425,6 +425,8 @@ def test_status_is_told_and_does_not_undo_a_drain(made, directory):
     with pytest.raises(RuntimeError, match="before it is announced"):
         server.set_status(shoal.Status.BUSY)
     server.serve(directory)
+    with pytest.raises(ValueError, match="drains by drain"):
+        server.set_status(shoal.Status.DRAINING)
     server.set_status(shoal.Status.BUSY)
     (replica,) = directory.watch("echo").replicas()
     assert (replica.status, replica.routable) == (shoal.Status.BUSY, True)
