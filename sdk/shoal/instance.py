@@ -2,7 +2,7 @@
 
 Path ``<base>/<service>/<id>``; the payload holds our metadata. Readers ignore fields they don't
 know, ``enabled`` is true when it is missing (CURATOR-275), and a payload may carry Java's
-``@class``. Source: anchors/zookeeper.md, "Registration format".
+``@class``. What Java makes of it: docs/zookeeper.md, "A registration".
 """
 
 from __future__ import annotations
