@@ -81,34 +81,51 @@ def compiled(tmp_path_factory):
     return out
 
 
-def test_curator_finds_our_servers_and_sees_a_drain(compiled, chroot, directories):
-    directory = directories()
-    leaving, staying = (
-        shoal.Server("echo", id=name, version="1.4.2", zone="z1", linger=0.0, grace=LONG)
-        for name in ("leaving", "staying")
-    )
-    arrived, go = threading.Event(), threading.Event()
-    servicer = Echo("leaving")
-    servicer.script = lambda _: (arrived.set(), go.wait(LONG))
-    for server in (leaving, staying):
-        echo_pb2_grpc.add_EchoServicer_to_server(servicer, server)
-    ports = {
-        name: each.serve(directory).port
-        for name, each in (("leaving", leaving), ("staying", staying))
-    }
+class Held:
+    """Servers of one Echo that holds every call until it is let go; all end with the block."""
 
-    with Java(compiled, "Reader", chroot, "/services", "echo", "java.util.Map") as reader:
+    def __init__(self, directory, *names):
+        self.arrived, self._go = threading.Event(), threading.Event()
+        servicer = Echo("held")
+        servicer.script = lambda _: (self.arrived.set(), self._go.wait(LONG))
+        self.servers = [
+            shoal.Server("echo", id=name, version="1.4.2", zone="z1", linger=0.0, grace=LONG)
+            for name in names
+        ]
+        for server in self.servers:
+            echo_pb2_grpc.add_EchoServicer_to_server(servicer, server)
+            server.serve(directory)
+
+    def let_go(self):
+        self._go.set()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.let_go()
+        for server in self.servers:
+            assert server.stop(0).wait(LONG)
+
+
+def test_curator_finds_our_servers_and_sees_a_drain(compiled, chroot, directories):
+    with (
+        Held(directories(), "leaving", "staying") as held,
+        Java(compiled, "Reader", chroot, "/services", "echo", "java.util.Map") as reader,
+    ):
+        leaving, staying = held.servers
 
         def seen():
             told = json.loads(reader.ask())
             return sorted(told["offered"]), {each["id"]: each for each in told["all"]}
 
         eventually(lambda: seen()[0] == ["leaving", "staying"], LONG, "that Curator offers both")
-        for name, each in seen()[1].items():
+        for server in held.servers:
+            each = seen()[1][server.replica.id]
             assert each["name"] == "echo"
-            assert (each["address"], each["port"]) == ("127.0.0.1", ports[name])
+            assert (each["address"], each["port"]) == ("127.0.0.1", server.replica.port)
             assert (each["enabled"], each["serviceType"]) == (True, "DYNAMIC")
-            assert each["registrationTimeUTC"] > 1.7e12
+            assert each["registrationTimeUTC"] == round(server.replica.registered_at * 1000)
             assert each["payload"]["version"] == "1.4.2"
             assert (each["payload"]["zone"], each["payload"]["status"]) == ("z1", "UP")
 
@@ -121,16 +138,15 @@ def test_curator_finds_our_servers_and_sees_a_drain(compiled, chroot, directorie
             fixed.channel("echo") as channel,
         ):
             call = echo_pb2_grpc.EchoStub(channel).Echo.future(echo_pb2.EchoRequest())
-            assert arrived.wait(LONG)
+            assert held.arrived.wait(LONG)
             stopped = leaving.stop()
             eventually(lambda: seen()[0] == ["staying"], LONG, "that one is offered no more")
             each = seen()[1]["leaving"]
             assert (each["enabled"], each["payload"]["status"]) == (False, "DRAINING")
-            go.set()
-            assert call.result(LONG).server == "leaving"
+            held.let_go()
+            assert call.result(LONG).server == "held"
         assert stopped.wait(LONG)
         eventually(lambda: list(seen()[1]) == ["staying"], LONG, "that it is gone for Curator")
-        staying.stop(0).wait(LONG)
         reader.end()
 
 
