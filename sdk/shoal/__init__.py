@@ -17,6 +17,7 @@ from shoal.errors import (
     BindError,
     ContractError,
     CoordinationError,
+    CoordinationTimeoutError,
     DirectoryClosedError,
     InstanceFormatError,
     LockError,
@@ -63,12 +64,16 @@ from shoal_balancer import (
 )
 
 if TYPE_CHECKING:
+    from shoal.recipes.barrier import Barrier, DoubleBarrier
+    from shoal.recipes.group import Group, Member
     from shoal.recipes.leadership import Leadership, Term
     from shoal.recipes.lock import Lock
+    from shoal.recipes.meeting import MeetingPoint
 
 __all__ = [
     "AdaptiveLimit",
     "Attempt",
+    "Barrier",
     "BindError",
     "CallError",
     "Caller",
@@ -78,11 +83,14 @@ __all__ = [
     "Contract",
     "ContractError",
     "CoordinationError",
+    "CoordinationTimeoutError",
     "Directory",
     "DirectoryClosedError",
+    "DoubleBarrier",
     "DrainReport",
     "Ejection",
     "FixedLimit",
+    "Group",
     "Hedge",
     "Hooks",
     "InstanceFormatError",
@@ -98,6 +106,8 @@ __all__ = [
     "LockLostError",
     "LockTakenError",
     "LockTimeoutError",
+    "MeetingPoint",
+    "Member",
     "Outcome",
     "PeakEwma",
     "Policy",
@@ -129,8 +139,13 @@ __all__ = [
 
 # Loaded when they are asked for: most callers never do.
 _RECIPES = {
+    "Barrier": "shoal.recipes.barrier",
+    "DoubleBarrier": "shoal.recipes.barrier",
+    "Group": "shoal.recipes.group",
     "Leadership": "shoal.recipes.leadership",
     "Lock": "shoal.recipes.lock",
+    "MeetingPoint": "shoal.recipes.meeting",
+    "Member": "shoal.recipes.group",
     "Term": "shoal.recipes.leadership",
 }
 

@@ -8,15 +8,32 @@ from shoal.aio.failures import AioCallError
 from shoal.aio.server import Server
 
 if TYPE_CHECKING:
+    from shoal.aio.gathering import Barrier, DoubleBarrier, Group, MeetingPoint
     from shoal.aio.leadership import Leadership, Term
     from shoal.aio.lock import Lock
 
-__all__ = ["AioCallError", "Channel", "Directory", "Leadership", "Lock", "Server", "Term"]
+__all__ = [
+    "AioCallError",
+    "Barrier",
+    "Channel",
+    "Directory",
+    "DoubleBarrier",
+    "Group",
+    "Leadership",
+    "Lock",
+    "MeetingPoint",
+    "Server",
+    "Term",
+]
 
 # Loaded when they are asked for: most programs never do.
 _RECIPES = {
+    "Barrier": "shoal.aio.gathering",
+    "DoubleBarrier": "shoal.aio.gathering",
+    "Group": "shoal.aio.gathering",
     "Leadership": "shoal.aio.leadership",
     "Lock": "shoal.aio.lock",
+    "MeetingPoint": "shoal.aio.gathering",
     "Term": "shoal.aio.leadership",
 }
 
