@@ -7,7 +7,7 @@ JOBS ?= 100
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test bench bench-drain bench-jobs demo experiments experiment-capacity simulate protos lock clean
+.PHONY: help setup check format test bench bench-drain bench-jobs bench-queue demo experiments experiment-capacity simulate protos lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -40,6 +40,10 @@ bench-drain: setup ## Rolling restarts with retries off, into build/drain: how m
 bench-jobs: setup ## No-op jobs beside Celery with Redis, into build/bench-jobs: rate, cost, losses
 	@scripts/system.sh zookeeper redis
 	@$(BIN)/python -m benchmarks.jobs $(ARGS)
+
+bench-queue: setup ## A queue in ZooKeeper beside the registry's, into build/bench-queue: by how many jobs wait
+	@scripts/system.sh zookeeper
+	@$(BIN)/python -m benchmarks.queue $(ARGS)
 
 demo: setup ## 100 real jobs while replicas and a host die: make demo [JOBS=100] [SEED=1]
 	@scripts/system.sh zookeeper
