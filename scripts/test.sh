@@ -5,4 +5,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/system.sh zookeeper
 scripts/system.sh postgres || echo "Without PostgreSQL, the tests that need it are skipped."
+scripts/system.sh curator || echo "Without Java's compiler and Curator, the tests that need them are skipped."
 exec .venv/bin/python -m pytest -n 2 "$@"

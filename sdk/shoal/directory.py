@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kazoo.hosts import collect_hosts
 
-from shoal import callername, diskcache, forks
+from shoal import callername, diskcache, forks, instance
 from shoal.channels import ChannelOwner
 from shoal.contracts import ServedContract
 from shoal.contractstore import ContractStore, Reader
@@ -194,7 +194,8 @@ class Directory(ChannelOwner):
         Raises:
             ContractError: the contract is too large to be published.
             RegistrationError: it was not announced within ``timeout`` seconds, and nothing is left
-                behind that would announce it later; or this directory announces that id already.
+                behind that would announce it later; or this directory announces that id already;
+                or its metadata is too large.
             ValueError: the service's or the replica's name can't be a node's name.
             DirectoryClosedError: the directory was closed.
         """
@@ -204,6 +205,12 @@ class Directory(ChannelOwner):
             # To the millisecond, as it is written: callers see the very same replica.
             replica = replace(replica, registered_at=round(time.time(), 3))
         path = f"{self.services_path}/{service}/{replica.id}"
+        size = len(instance.encode(service, replica, secure=secure))
+        if size > instance.LARGEST:
+            raise RegistrationError(
+                f"{path} would hold {size} bytes, and every caller reads them at each change: at "
+                f"most {instance.LARGEST} are announced. Announce only what callers choose by"
+            )
         published = self._contracts.node(contract) if contract is not None else None
         with self._lock:
             session = self._running()
