@@ -7,7 +7,7 @@ JOBS ?= 100
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test bench bench-drain bench-jobs bench-queue demo experiments experiment-capacity simulate protos lock clean
+.PHONY: help setup check format test bench bench-drain bench-jobs bench-queue bench-scale demo experiments experiment-capacity simulate protos lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
