@@ -15,6 +15,9 @@ from shoal.directory import Directory
 from shoal.drainreport import Caller, DrainReport
 from shoal.errors import (
     BindError,
+    ConfigConflictError,
+    ConfigError,
+    ConfigInvalidError,
     ContractError,
     CoordinationError,
     CoordinationTimeoutError,
@@ -69,6 +72,7 @@ from shoal_balancer import (
 
 if TYPE_CHECKING:
     from shoal.recipes.barrier import Barrier, DoubleBarrier
+    from shoal.recipes.config import Config
     from shoal.recipes.group import Group, Member
     from shoal.recipes.keys import Keys
     from shoal.recipes.leadership import Leadership, Term
@@ -86,6 +90,10 @@ __all__ = [
     "Canary",
     "Channel",
     "ChannelView",
+    "Config",
+    "ConfigConflictError",
+    "ConfigError",
+    "ConfigInvalidError",
     "Contract",
     "ContractError",
     "CoordinationError",
@@ -152,6 +160,7 @@ __all__ = [
 # Loaded when they are asked for: most callers never do.
 _RECIPES = {
     "Barrier": "shoal.recipes.barrier",
+    "Config": "shoal.recipes.config",
     "DoubleBarrier": "shoal.recipes.barrier",
     "Group": "shoal.recipes.group",
     "Keys": "shoal.recipes.keys",

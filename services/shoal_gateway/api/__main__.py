@@ -12,7 +12,7 @@ from typing import cast
 
 from shoal.directory import Directory
 from shoal.retry import Retry
-from shoal_gateway import runtime
+from shoal_gateway import following, runtime, tunables
 from shoal_gateway.api.catalogue import Catalogue, CatalogueError
 from shoal_gateway.api.feed import Feed
 from shoal_gateway.api.files import Files, LogSegments
@@ -72,12 +72,11 @@ async def serve(
                 )
             )
             feed = Feed(registry.changes)
+            to_schedulers = directory.channel("scheduler", contract=CALLS)
             hints = WakeHints(
                 cast(
                     "scheduler_pb2_grpc.SchedulerAsyncStub",
-                    scheduler_pb2_grpc.SchedulerStub(
-                        directory.channel("scheduler", contract=CALLS)
-                    ),
+                    scheduler_pb2_grpc.SchedulerStub(to_schedulers),
                 )
             )
             servicer = ApiServicer(
@@ -89,7 +88,16 @@ async def serve(
                 hints,
                 signers=signers(directory.sync, signing),
             )
-            server = runtime.Server("api", options, leaving=servicer.leave)
+            server = runtime.Server(
+                "api", options, leaving=servicer.leave, limit=following.UNLIMITED
+            )
+
+            def tune(wanted: tunables.Api) -> None:
+                following.limit(server.admission, wanted.limit)
+                following.retune(to_registry, wanted.retry)
+                following.retune(to_schedulers, wanted.retry)
+
+            following.follow(directory, "api", tunables.Api(), tune)
             api_pb2_grpc.add_ApiServicer_to_server(servicer, server)
             background += [
                 asyncio.create_task(feed.run(), name="feed"),
