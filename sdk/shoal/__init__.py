@@ -20,6 +20,7 @@ from shoal.errors import (
     ConfigInvalidError,
     ContractError,
     CoordinationError,
+    CoordinationTimeoutError,
     DirectoryClosedError,
     InstanceFormatError,
     LockError,
@@ -66,13 +67,17 @@ from shoal_balancer import (
 )
 
 if TYPE_CHECKING:
+    from shoal.recipes.barrier import Barrier, DoubleBarrier
     from shoal.recipes.config import Config
+    from shoal.recipes.group import Group, Member
     from shoal.recipes.leadership import Leadership, Term
     from shoal.recipes.lock import Lock
+    from shoal.recipes.meeting import MeetingPoint
 
 __all__ = [
     "AdaptiveLimit",
     "Attempt",
+    "Barrier",
     "BindError",
     "CallError",
     "Caller",
@@ -86,11 +91,14 @@ __all__ = [
     "Contract",
     "ContractError",
     "CoordinationError",
+    "CoordinationTimeoutError",
     "Directory",
     "DirectoryClosedError",
+    "DoubleBarrier",
     "DrainReport",
     "Ejection",
     "FixedLimit",
+    "Group",
     "Hedge",
     "Hooks",
     "InstanceFormatError",
@@ -106,6 +114,8 @@ __all__ = [
     "LockLostError",
     "LockTakenError",
     "LockTimeoutError",
+    "MeetingPoint",
+    "Member",
     "Outcome",
     "PeakEwma",
     "Policy",
@@ -137,9 +147,14 @@ __all__ = [
 
 # Loaded when they are asked for: most callers never do.
 _RECIPES = {
+    "Barrier": "shoal.recipes.barrier",
     "Config": "shoal.recipes.config",
+    "DoubleBarrier": "shoal.recipes.barrier",
+    "Group": "shoal.recipes.group",
     "Leadership": "shoal.recipes.leadership",
     "Lock": "shoal.recipes.lock",
+    "MeetingPoint": "shoal.recipes.meeting",
+    "Member": "shoal.recipes.group",
     "Term": "shoal.recipes.leadership",
 }
 

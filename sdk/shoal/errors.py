@@ -31,6 +31,10 @@ class CoordinationError(ShoalError):
     """ZooKeeper refused what a lock, a leadership or another recipe needs of it."""
 
 
+class CoordinationTimeoutError(CoordinationError, TimeoutError):
+    """What was awaited did not happen in time; says what, and how ZooKeeper is."""
+
+
 class LockError(ShoalError):
     """A lock is not in the state that the call needs."""
 
