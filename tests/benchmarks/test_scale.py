@@ -35,8 +35,10 @@ def test_events_are_seen_by_all_callers_and_counted(tmp_path, capsys):
     (back,) = (row for name, row in rows.items() if "comes back" in name)
     assert back["requests"] >= 4 * 13
     guards = report["guards"]
-    # Half of them vanished: what is left is believed, and so is not that all are gone.
+    # Half of them vanished: what is left is believed, and so is not that all are gone. Then those
+    # are held, too, that vanished shortly before; how shortly depends on the machine.
     assert guards["most_vanish"]["announced"] == 6
-    assert guards["all_vanish"] == {"announced": 0, "known": 6}
+    assert guards["all_vanish"]["announced"] == 0
+    assert guards["all_vanish"]["known"] in (6, 12)
     assert guards["start_without_zookeeper"]["known"] == 6
     assert table(report["events"]) in capsys.readouterr().out

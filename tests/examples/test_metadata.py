@@ -15,6 +15,7 @@ import shoal
 from examples.metadata.store import StaleFenceError, Store
 from shoal_protos.examples.metadata.v1 import metadata_pb2 as pb
 from shoal_protos.examples.metadata.v1 import metadata_pb2_grpc
+from tests.support.stopping import stop
 
 ROOT = Path(__file__).parents[2]
 WAIT = 60.0
@@ -84,7 +85,7 @@ def test_writes_go_on_when_the_writer_is_killed_or_stopped(replicas, directories
         assert second.fence > first.fence
 
         stopped = writer(second)
-        stopped.process.send_signal(signal.SIGSTOP)
+        stop(stopped.process.pid)
         third = put("four")
         assert third.fence > second.fence
         stopped.process.send_signal(signal.SIGCONT)

@@ -236,7 +236,7 @@ class TestGroup:
         assert "ZeroDivisionError" in caplog.text
 
 
-async def test_the_same_awaited(chroot, tmp_path):
+async def test_the_same_awaited(chroot, tmp_path, operator):
     async with (
         shoal.aio.Directory(chroot, cache_dir=tmp_path) as first,
         shoal.aio.Directory(chroot, cache_dir=tmp_path) as second,
@@ -270,6 +270,8 @@ async def test_the_same_awaited(chroot, tmp_path):
         cancelled.cancel()
         with pytest.raises(asyncio.CancelledError):
             await cancelled
+        members = "/barriers/both/members"
+        await asyncio.to_thread(eventually, lambda: nodes(operator, chroot, members) == [])
         await asyncio.gather(take_part(first), take_part(second))
         assert order[:2] == ["in", "in"]
 

@@ -21,6 +21,7 @@ from collections import defaultdict
 import pytest
 
 from tests.support.fenced import make_register
+from tests.support.stopping import stop
 from tests.support.waiting import eventually
 
 PROCESSES = 3
@@ -137,7 +138,7 @@ def test_whoever_is_paused_or_loses_its_session_the_history_is_that_of_a_lock(
             stopped = None
             while stopped is None:
                 candidate = someone_holding(holders)
-                candidate.process.send_signal(signal.SIGSTOP)
+                stop(candidate.process.pid)
                 written = len(taken(path))
                 held = candidate.holding
                 if held is not None and taken(path)[-1][0] == held["fence"]:

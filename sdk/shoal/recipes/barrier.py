@@ -248,8 +248,9 @@ class DoubleBarrier:
         with shoal.DoubleBarrier(directory, "epoch-7", count=4):
             compute()
 
-    A participant that dies before all are there does not count, and one more is awaited. One that
-    dies afterwards counts as done. Whoever comes while a round is under way waits for the next.
+    A participant that dies before all are there does not count, from when its session has ended,
+    and one more is awaited. One that dies afterwards counts as done then. Whoever comes while a
+    round is under way waits for the next.
 
     Args:
         directory: Whose session and chroot.
