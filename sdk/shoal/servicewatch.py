@@ -298,7 +298,7 @@ class ServiceWatch(SetWatch):
         self._hold(belief, now)
         self._confirmed_at = now
         self.publish(belief.replicas)
-        # What is held is on disk already; and an empty set that was never otherwise may be an
+        # What is held was saved when that began; an empty set that was never otherwise may be an
         # outage's, which must not wipe what the next caller starts from. Else it is saved also
         # when nothing changed: its age counts from the last time that it was confirmed.
         if not belief.held and (had or observed):
@@ -325,5 +325,7 @@ class ServiceWatch(SetWatch):
                 self.path,
                 len(belief.replicas),
             )
+            # What lies on disk may be one of the steps in which they vanished.
+            self._cache.save(self.service, belief.replicas)
         elif not belief.held:
             self._held_since = None
