@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +12,7 @@ from shoal.aio.directory import Directory
 from shoal.aio.lock import tell
 from shoal.directory import check_name
 from shoal.errors import CoordinationError, CoordinationTimeoutError
-from shoal.recipes.barrier import MEMBERS, barrier_path, closed, entered, left, opened, passed
+from shoal.recipes.barrier import barrier_path, closed, entered, left, opened, passed, seat
 from shoal.recipes.group import NOTHING, GroupWatch, Members, group_path, of_flavor
 from shoal.recipes.kept import Kept
 from shoal.recipes.meeting import GOODBYE, heard, meeting_path
@@ -155,7 +154,6 @@ class DoubleBarrier:
         self.count = count
         self._directory = directory.sync
         self._timeout = timeout
-        self._name = ""
         self._kept: Kept | None = None
 
     async def __aenter__(self) -> Self:
@@ -179,14 +177,12 @@ class DoubleBarrier:
             raise CoordinationError(f"barrier {self.name!r} was entered through this object")
         desk = self._directory.desk()
         path = f"{desk.chroot}{self._path}"
-        self._name = uuid.uuid4().hex
-        kept = self._kept = Kept(desk, f"{path}/{MEMBERS}/{self._name}", {})
+        kept = self._kept = seat(desk, path)
         try:
-            await _there(self._directory, kept, timeout)
             await wait_aio(
                 self._directory,
                 f"the wait for {self.count} at barrier {self.name!r}",
-                lambda desk: entered(desk, path, self._name, self.count),
+                lambda desk: entered(desk, path, kept, self.count),
                 timeout,
             )
         except BaseException:
@@ -206,7 +202,7 @@ class DoubleBarrier:
             await wait_aio(
                 self._directory,
                 f"the wait for all to leave barrier {self.name!r}",
-                lambda desk: left(desk, f"{desk.chroot}{self._path}", kept, self._name),
+                lambda desk: left(desk, f"{desk.chroot}{self._path}", kept),
                 timeout,
             )
         finally:
