@@ -7,7 +7,7 @@ JOBS ?= 100
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test bench bench-drain bench-jobs demo experiments experiment-capacity simulate protos lock clean
+.PHONY: help setup check format test bench bench-drain bench-jobs bench-queue bench-scale demo experiments experiment-capacity simulate protos lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -41,11 +41,15 @@ bench-jobs: setup ## No-op jobs beside Celery with Redis, into build/bench-jobs:
 	@scripts/system.sh zookeeper redis
 	@$(BIN)/python -m benchmarks.jobs $(ARGS)
 
+bench-queue: setup ## A queue in ZooKeeper beside the registry's, into build/bench-queue: by how many jobs wait
+	@scripts/system.sh zookeeper
+	@$(BIN)/python -m benchmarks.queue $(ARGS)
+
 demo: setup ## 100 real jobs while replicas and a host die: make demo [JOBS=100] [SEED=1]
 	@scripts/system.sh zookeeper
 	@$(BIN)/shoal demo --jobs $(JOBS) --seed $(SEED) --out build/demo
 
-experiments: setup ## 1000 jobs under kills, upgrades, bad networks and without ZooKeeper; 50 minutes: make experiments [SEED=1]
+experiments: setup ## 1000 jobs under kills, upgrades, bad networks and without ZooKeeper; an hour: make experiments [SEED=1]
 	@scripts/system.sh zookeeper
 	@scripts/system.sh postgres
 	@$(BIN)/shoal experiment failure --seed $(SEED)
@@ -53,10 +57,15 @@ experiments: setup ## 1000 jobs under kills, upgrades, bad networks and without 
 	@$(BIN)/shoal experiment upgrade --seed $(SEED)
 	@$(BIN)/shoal experiment partition --seed $(SEED)
 	@$(BIN)/shoal experiment zookeeper-loss --seed $(SEED)
+	@$(BIN)/shoal experiment ensemble --seed $(SEED)
 
-experiment-capacity: setup ## How many jobs one replica of each service does, and three; 11 minutes, machine to itself
+experiment-capacity: setup ## How many jobs one replica of each service does, and three, and Celery; 20 minutes, machine to itself
 	@scripts/system.sh zookeeper
 	@$(BIN)/shoal experiment capacity --seed $(SEED)
+
+bench-scale: setup ## 1000 replicas and 200 callers on one ZooKeeper, into build/scale; 6 minutes
+	@scripts/system.sh zookeeper
+	@$(BIN)/python -m benchmarks.scale $(ARGS)
 
 simulate: setup ## The policies among 1000 replicas and callers on a virtual clock, into build/simulation
 	@$(BIN)/python -m benchmarks.simulation $(ARGS)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Looks for the system packages that the named purposes need, installs them where that is allowed
-# (apt-get as root) and else says in one sentence what to install.  Usage: system.sh python|zookeeper|postgres|redis|haproxy|nginx …
+# (apt-get as root) and else says in one sentence what to install.  Usage: system.sh python|zookeeper|postgres|curator|redis|haproxy|nginx …
 set -euo pipefail
 
 missing=()
@@ -21,6 +21,13 @@ for purpose in "$@"; do
       # Debian keeps the server's programs off the path.
       [ -x "${POSTGRES_HOME:-/nonexistent}/bin/postgres" ] || command -v postgres >/dev/null 2>&1 ||
         compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
+      ;;
+    curator)
+      command -v javac >/dev/null 2>&1 || missing+=(default-jdk-headless)
+      # The package with discovery does not ask for that with recipes, and needs it.
+      for part in discovery recipes; do
+        compgen -G "/usr/share/java/curator-*$part.jar" >/dev/null || missing+=("libcurator-$part-java")
+      done
       ;;
     redis)
       command -v redis-server >/dev/null 2>&1 || missing+=(redis-server)

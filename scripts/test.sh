@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# All tests, two at a time: most of them wait for something. Arguments go to pytest:
+# All tests, three at a time: most of them wait for something. Arguments go to pytest:
 # scripts/test.sh tests/balancer -k p2c; with -n 0 one at a time, and --pdb works.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/system.sh zookeeper
 scripts/system.sh postgres || echo "Without PostgreSQL, the tests that need it are skipped."
-exec .venv/bin/python -m pytest -n 2 "$@"
+scripts/system.sh curator || echo "Without Java's compiler and Curator, the tests that need them are skipped."
+exec .venv/bin/python -m pytest -n 3 "$@"

@@ -45,14 +45,8 @@ class RetryBudget:
         clock: Callable[[], float],
         lock: AbstractContextManager[object],
     ) -> None:
-        if ratio < 0.0 or per_second < 0.0 or not ttl > 0.0:
-            raise ValueError(
-                "a retry budget needs ratio >= 0, per_second >= 0 and ttl > 0, not "
-                f"ratio={ratio!r}, per_second={per_second!r}, ttl={ttl!r}"
-            )
-        self.ratio = ratio
-        self.per_second = per_second
         self.ttl = ttl
+        self.adjust(ratio, per_second)
         self._clock = clock
         self._lock = lock
         self._calls: deque[float] = deque(maxlen=self.MOST)
@@ -62,6 +56,20 @@ class RetryBudget:
         return (
             f"RetryBudget(ratio={self.ratio:g}, per_second={self.per_second:g}, ttl={self.ttl:g})"
         )
+
+    def adjust(self, ratio: float, per_second: float) -> None:
+        """Allows more or less from now on; what was deposited and made counts on.
+
+        Raises:
+            ValueError: one is negative.
+        """
+        if ratio < 0.0 or per_second < 0.0 or not self.ttl > 0.0:
+            raise ValueError(
+                "a retry budget needs ratio >= 0, per_second >= 0 and ttl > 0, not "
+                f"ratio={ratio!r}, per_second={per_second!r}, ttl={self.ttl!r}"
+            )
+        self.ratio = ratio
+        self.per_second = per_second
 
     def deposit(self) -> None:
         """Counts a call; on the fast path of every call."""

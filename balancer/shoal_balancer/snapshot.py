@@ -15,8 +15,9 @@ from shoal_balancer.warmup import SlowStart
 
 E = TypeVar("E")
 
-# When more than this share of a set vanishes in one change without having drained, the directory is
-# more likely wrong than the replicas dead: they stay in use for their reserve time.
+# When more than this share of a set vanishes within a reserve time without having drained, the
+# directory is more likely wrong than the replicas dead: they stay in use for their reserve time.
+# Within that time and not at once, for sessions that end for one reason end one after the other.
 MASS_REMOVAL = 0.5
 # Share of a set that was down whole at which those that are back may get everything again.
 ENOUGH = 0.5
@@ -33,11 +34,13 @@ class Reserved(Generic[E]):
         node: With its history, and its connection still open.
         until: When it leaves for good, on the balancer's clock.
         usable: Whether it is picked meanwhile: it vanished together with most of the set.
+        vanished: Whether it left without having drained.
     """
 
     node: Node[E]
     until: float
     usable: bool
+    vanished: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,17 +260,22 @@ def _kept(
         for node, replica in zip(old.nodes, old.replicas, strict=True)
         if replica.identity not in present
     ]
-    before = sum(replica.routable for replica in old.replicas)
-    expected = old.expected
-    # Those that drained said goodbye: nothing is wrong with their leaving.
-    if sum(routable for _, routable in gone) > MASS_REMOVAL * before:
-        expected = max(expected, before)
+    kept += [
+        Reserved(node, now + reserve, usable=False, vanished=routable) for node, routable in gone
+    ]
     there = sum(replica.routable for replica in replicas)
+    # Those that drained said goodbye: nothing is wrong with their leaving.
+    missing = sum(entry.vanished for entry in kept)
+    expected = old.expected
+    if any(routable for _, routable in gone):
+        before = {replica.identity for replica in old.replicas}
+        stayed = sum(each.routable and each.identity in before for each in replicas)
+        if missing > MASS_REMOVAL * (stayed + missing):
+            expected = max(expected, stayed + missing)
     # A set that is filled with others was replaced and has not vanished.
     if there >= (1.0 - MASS_REMOVAL) * expected:
-        kept = [replace(entry, usable=False) for entry in kept]
         expected = 0
-    kept += [Reserved(node, now + reserve, bool(expected) and routable) for node, routable in gone]
+    kept = [replace(entry, usable=bool(expected) and entry.vanished) for entry in kept]
     if not any(entry.usable for entry in kept):
         expected = 0
     return tuple(kept), expected

@@ -15,6 +15,9 @@ from shoal.directory import Directory
 from shoal.drainreport import Caller, DrainReport
 from shoal.errors import (
     BindError,
+    ConfigConflictError,
+    ConfigError,
+    ConfigInvalidError,
     ContractError,
     CoordinationError,
     CoordinationTimeoutError,
@@ -65,6 +68,7 @@ from shoal_balancer import (
 
 if TYPE_CHECKING:
     from shoal.recipes.barrier import Barrier, DoubleBarrier
+    from shoal.recipes.config import Config
     from shoal.recipes.group import Group, Member
     from shoal.recipes.leadership import Leadership, Term
     from shoal.recipes.lock import Lock
@@ -80,6 +84,10 @@ __all__ = [
     "Canary",
     "Channel",
     "ChannelView",
+    "Config",
+    "ConfigConflictError",
+    "ConfigError",
+    "ConfigInvalidError",
     "Contract",
     "ContractError",
     "CoordinationError",
@@ -140,6 +148,7 @@ __all__ = [
 # Loaded when they are asked for: most callers never do.
 _RECIPES = {
     "Barrier": "shoal.recipes.barrier",
+    "Config": "shoal.recipes.config",
     "DoubleBarrier": "shoal.recipes.barrier",
     "Group": "shoal.recipes.group",
     "Leadership": "shoal.recipes.leadership",

@@ -56,6 +56,10 @@ class Admission:
         self._spread = spread
         self._lock = threading.Lock()
 
+    def adjust(self, limit: Limit) -> None:
+        """Another limit from now on; calls that are in stay in. One that adapts begins anew."""
+        self.limiter = limit.limiter(threading.Lock())
+
     @property
     def full(self) -> bool:
         """Whether a call that comes for the first time is to be turned away."""

@@ -24,7 +24,7 @@ from shoal.hedging import Hedge
 from shoal.hooks import Hooks
 from shoal.pool import Filter, Pool, ReplicaNode
 from shoal.protocols import DirectoryLike
-from shoal.retry import Retry
+from shoal.retry import Retry, changeable
 from shoal.transport import Options, SyncTransport
 from shoal.views import ChannelView, view
 from shoal_balancer import Ejection, Policy, Replica, SlowStart, Subset, VersionRange
@@ -220,6 +220,15 @@ class Channel(grpc.Channel):
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
         """Ends a subscription."""
         self._states.pop(callback, None)
+
+    def retune(self, retry: Retry | None) -> None:
+        """Other retries for calls that begin from now on; `dataclasses.replace` makes them.
+
+        Raises:
+            ValueError: they differ in what can't change while a channel is used: the safe methods,
+                the budget, whether there are retries, or an attempt_timeout, at all.
+        """
+        self.retry = changeable(self.retry, retry)
 
     def snapshot(self) -> ChannelView:
         """What this channel knows of each replica now, and how calls are doing."""

@@ -8,15 +8,14 @@ same, and a copy in memory or on disk is as good as the node.
 from __future__ import annotations
 
 import logging
-import os
 import re
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from kazoo.exceptions import KazooException, NodeExistsError, NoNodeError
 
+from shoal import atomically
 from shoal.contracts import ServedContract
 from shoal.errors import ContractError
 from shoal.session import Session
@@ -151,15 +150,7 @@ class ContractStore:
         if target is None:
             return
         try:
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(contract.packed())
-                Path(name).replace(target)
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
+            atomically.write(target, contract.packed())
         except OSError as error:
             logger.warning("%s can't be kept (%s): it is read from ZooKeeper anew", target, error)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kazoo.hosts import collect_hosts
 
-from shoal import callername, diskcache, forks
+from shoal import callername, diskcache, forks, instance
 from shoal.channels import ChannelOwner
 from shoal.contracts import ServedContract
 from shoal.contractstore import ContractStore, Reader
@@ -56,7 +56,8 @@ class Directory(ChannelOwner):
             ``$SHOAL_CACHE_DIR`` or ``~/.cache/shoal``.
         services_path: Parent of the services below the chroot.
         verify_every: Seconds between checks of what this process has announced.
-        resync_every: Seconds between full reads of what is watched, ±20 %.
+        resync_every: Seconds between looks at what is watched, ±20 %: at the list, and at some of
+            its nodes in turn.
         handler: Makes the handler of the kazoo client, for example kazoo's
             ``SequentialEventletHandler``; by default gevent's where gevent has patched threading,
             else threads.
@@ -112,6 +113,11 @@ class Directory(ChannelOwner):
 
     def __repr__(self) -> str:
         return f"Directory({self.hosts!r})"
+
+    @property
+    def cache_dir(self) -> Path | None:
+        """Where snapshots are kept; None: nowhere."""
+        return self._cache.directory
 
     def watch(self, service: str) -> ServiceWatch:
         """The one watch of a service; the first call for it begins to look in the background.
@@ -188,7 +194,8 @@ class Directory(ChannelOwner):
         Raises:
             ContractError: the contract is too large to be published.
             RegistrationError: it was not announced within ``timeout`` seconds, and nothing is left
-                behind that would announce it later; or this directory announces that id already.
+                behind that would announce it later; or this directory announces that id already;
+                or its metadata is too large.
             ValueError: the service's or the replica's name can't be a node's name.
             DirectoryClosedError: the directory was closed.
         """
@@ -198,6 +205,12 @@ class Directory(ChannelOwner):
             # To the millisecond, as it is written: callers see the very same replica.
             replica = replace(replica, registered_at=round(time.time(), 3))
         path = f"{self.services_path}/{service}/{replica.id}"
+        size = len(instance.encode(service, replica, secure=secure))
+        if size > instance.LARGEST:
+            raise RegistrationError(
+                f"{path} would hold {size} bytes, and every caller reads them at each change: at "
+                f"most {instance.LARGEST} are announced. Announce only what callers choose by"
+            )
         published = self._contracts.node(contract) if contract is not None else None
         with self._lock:
             session = self._running()

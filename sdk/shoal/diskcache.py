@@ -6,12 +6,11 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from shoal import instance
+from shoal import atomically, instance
 from shoal.errors import InstanceFormatError
 from shoal_balancer import Replica
 
@@ -76,16 +75,7 @@ class DiskCache:
         if target is None:
             return
         try:
-            # Whoever may write here may tell callers where to call.
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.")
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    json.dump(document, file)
-                Path(name).replace(target)
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
+            atomically.write(target, json.dumps(document).encode())
         except OSError as error:
             if not self._complained:
                 self._complained = True

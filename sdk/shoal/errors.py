@@ -61,5 +61,36 @@ class LockLostError(LockError):
     """What was held is lost: another may hold it by now, so nothing may be done in its name."""
 
 
+class ConfigError(ShoalError):
+    """A document of the configuration can't be read or written as asked."""
+
+
+class ConfigInvalidError(ConfigError, ValueError):
+    """A document is not what its model wants, is no JSON, or is too large; says which field."""
+
+
+class ConfigConflictError(ConfigError):
+    """Somebody else has written since the version on which a change was based.
+
+    Args:
+        path: Of the document.
+        expected: The version that was expected; None: no document.
+        found: The version that is there; None: no document.
+    """
+
+    def __init__(self, path: str, expected: int | None, found: int | None) -> None:
+        self.path = path
+        self.expected = expected
+        self.found = found
+        super().__init__(
+            f"{path} is {_at(found)} by now, and was to be {_at(expected)}: somebody else has"
+            " written it. Read it, and make the change anew"
+        )
+
+
+def _at(version: int | None) -> str:
+    return "not there" if version is None else f"at version {version}"
+
+
 class ContractError(ShoalError, ValueError):
     """A server's descriptors can't be published, or what is published can't be read."""

@@ -2,7 +2,7 @@
 
 Path ``<base>/<service>/<id>``; the payload holds our metadata. Readers ignore fields they don't
 know, ``enabled`` is true when it is missing (CURATOR-275), and a payload may carry Java's
-``@class``. Source: anchors/zookeeper.md, "Registration format".
+``@class``. What Java makes of it: docs/zookeeper.md, "A registration".
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from typing import Any
 from shoal.errors import InstanceFormatError
 from shoal_balancer import Replica, Status
 
+# Bytes of a registration. ZooKeeper drops the connection that brings a request of 1 MB
+# (jute.maxbuffer), and so would all that the process has announced go; ours need half a kilobyte.
+LARGEST = 64 * 1024
 # Payload entries that have an attribute of their own in Replica.
 _NAMED = ("version", "flavor", "zone", "weight", "status", "host")
 

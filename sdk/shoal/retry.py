@@ -95,6 +95,28 @@ class Retry:
         return tenacity.wait_random_exponential(multiplier=self.backoff, max=self.max_backoff)
 
 
+def changeable(before: Retry | None, after: Retry | None) -> Retry | None:
+    """What a channel may go over to while it is used: ``after``.
+
+    Methods were bound by what is safe, by the budget that they pay into, and by whether an attempt
+    has a timeout of its own; these can't change.
+
+    Raises:
+        ValueError: one of them would.
+    """
+    if before is None or after is None:
+        if before is not after:
+            raise ValueError("retries can't be switched on or off while a channel is used")
+        return None
+    if set(before.safe) != set(after.safe) or before.budget is not after.budget:
+        raise ValueError("a channel's safe methods and its budget can't change while it is used")
+    if (before.attempt_timeout is None) is not (after.attempt_timeout is None):
+        raise ValueError(
+            "an attempt_timeout can be changed while a channel is used, but not come or go"
+        )
+    return after
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """How one attempt ended, as far as the decision needs it.

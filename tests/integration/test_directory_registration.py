@@ -4,6 +4,7 @@ import json
 import logging
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from kazoo.exceptions import ConnectionLoss
@@ -167,6 +168,16 @@ def test_one_directory_announces_an_id_once(directories):
         directory.announce("jobs", A)
     registration.withdraw()
     directory.announce("jobs", A).withdraw()
+
+
+def test_a_registration_that_zookeeper_would_drop_the_connection_for_is_refused(directories):
+    directory = directories()
+    kept = directory.announce("jobs", A)
+    session = directory._session.client.client_id
+    with pytest.raises(RegistrationError, match=r"would hold 12\d{5} bytes.*at most 65536"):
+        directory.announce("jobs", replace(A, id="b", metadata={"note": "x" * 1_200_000}))
+    assert directory._session.client.client_id == session
+    kept.withdraw()
 
 
 def test_without_zookeeper_announcing_fails_loudly_and_is_not_made_up_for(directories, chroot):

@@ -17,6 +17,9 @@ def test_the_tables_have_rates_and_jobs_go_on_while_servers_die(tmp_path):
     (creates,) = report["tables"]["creates"]
     assert (creates["workers"], creates["of_one_server"]["median"]) == (4, 1.0)
     assert creates["median"] > 10
+    (barriers,) = report["tables"]["barriers"]
+    assert (barriers["clients"], barriers["barriers"]) == (3, 2)
+    assert barriers["median"] > 0.0
     assert [each["what"] for each in report["series"]] == [
         "a follower killed",
         "ZooKeeper's leader killed",

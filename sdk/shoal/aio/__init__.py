@@ -8,6 +8,7 @@ from shoal.aio.failures import AioCallError
 from shoal.aio.server import Server
 
 if TYPE_CHECKING:
+    from shoal.aio.config import Config
     from shoal.aio.gathering import Barrier, DoubleBarrier, Group, MeetingPoint
     from shoal.aio.leadership import Leadership, Term
     from shoal.aio.lock import Lock
@@ -16,6 +17,7 @@ __all__ = [
     "AioCallError",
     "Barrier",
     "Channel",
+    "Config",
     "Directory",
     "DoubleBarrier",
     "Group",
@@ -26,9 +28,10 @@ __all__ = [
     "Term",
 ]
 
-# Loaded when they are asked for: most programs never do.
+# Loaded when they are asked for: most programs never do, and need not have what they stand on.
 _RECIPES = {
     "Barrier": "shoal.aio.gathering",
+    "Config": "shoal.aio.config",
     "DoubleBarrier": "shoal.aio.gathering",
     "Group": "shoal.aio.gathering",
     "Leadership": "shoal.aio.leadership",

@@ -30,7 +30,7 @@ from shoal.hedging import Hedge
 from shoal.hooks import Hooks
 from shoal.pool import Filter, Pool, ReplicaNode
 from shoal.protocols import DirectoryLike
-from shoal.retry import Retry
+from shoal.retry import Retry, changeable
 from shoal.transport import Options
 from shoal.views import ChannelView, view
 from shoal_balancer import Ejection, Policy, SlowStart, Subset, VersionRange
@@ -139,6 +139,15 @@ class Channel(grpc.aio.Channel):
         self.pool.close()
         self._change.set()
         await self._transport.finish()
+
+    def retune(self, retry: Retry | None) -> None:
+        """Other retries for calls that begin from now on; `dataclasses.replace` makes them.
+
+        Raises:
+            ValueError: they differ in what can't change while a channel is used: the safe methods,
+                the budget, whether there are retries, or an attempt_timeout, at all.
+        """
+        self.retry = changeable(self.retry, retry)
 
     def snapshot(self) -> ChannelView:
         """What this channel knows of each replica now, and how calls are doing."""

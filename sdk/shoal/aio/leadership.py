@@ -197,7 +197,9 @@ class Leadership:
             self._contention = self._term = None
             # Begun before anything is awaited: who is cancelled here has left all the same.
             gone = asyncio.wrap_future(contention.leave())
-            _, left = await asyncio.wait([gone], timeout=GOODBYE)
+            # While ZooKeeper is away the node can't go, and waiting for it would help nobody.
+            patience = GOODBYE if self._directory.connected else 0.0
+            _, left = await asyncio.wait([gone], timeout=patience)
             if left:
                 logger.warning(
                     "leadership of %r: its node goes when ZooKeeper is back, or with the session "

@@ -161,6 +161,8 @@ class Kept:
 
     def _remove(self) -> Script[None]:
         def attempt() -> Script[None]:
+            # A create may have gone over a connection that broke; the sync lets this server know.
+            yield self._desk.client.sync_async(self.path)
             try:
                 found, stat = yield self._desk.client.get_async(self._node)
                 if read(found).get(KEEPER) == self._keeper:

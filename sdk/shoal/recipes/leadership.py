@@ -222,8 +222,10 @@ class Leadership:
         finally:
             with self._lock:
                 self._contention = self._term = None
+            # While ZooKeeper is away the node can't go, and waiting for it would help nobody.
+            patience = GOODBYE if self._directory.connected else 0.0
             try:
-                contention.leave().result(GOODBYE)
+                contention.leave().result(patience)
             except TimeoutError:
                 logger.warning(
                     "leadership of %r: its node goes when ZooKeeper is back, or with the session "

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from shoal.retry import Retry
-from shoal_gateway import runtime
+from shoal_gateway import following, runtime, tunables
 from shoal_gateway.api.catalogue import Catalogue, CatalogueError
 from shoal_gateway.api.feed import Feed
 from shoal_gateway.api.files import Files, LogSegments
@@ -53,12 +53,11 @@ async def serve(options: runtime.Common, catalogue: Catalogue, objects: ObjectSt
                 )
             )
             feed = Feed(registry.changes)
+            to_schedulers = directory.channel("scheduler", contract=CALLS)
             hints = WakeHints(
                 cast(
                     "scheduler_pb2_grpc.SchedulerAsyncStub",
-                    scheduler_pb2_grpc.SchedulerStub(
-                        directory.channel("scheduler", contract=CALLS)
-                    ),
+                    scheduler_pb2_grpc.SchedulerStub(to_schedulers),
                 )
             )
             servicer = ApiServicer(
@@ -69,7 +68,16 @@ async def serve(options: runtime.Common, catalogue: Catalogue, objects: ObjectSt
                 Tails(LogSegments(objects), executor),
                 hints,
             )
-            server = runtime.Server("api", options, leaving=servicer.leave)
+            server = runtime.Server(
+                "api", options, leaving=servicer.leave, limit=following.UNLIMITED
+            )
+
+            def tune(wanted: tunables.Api) -> None:
+                following.limit(server.admission, wanted.limit)
+                following.retune(to_registry, wanted.retry)
+                following.retune(to_schedulers, wanted.retry)
+
+            following.follow(directory, "api", tunables.Api(), tune)
             api_pb2_grpc.add_ApiServicer_to_server(servicer, server)
             background += [
                 asyncio.create_task(feed.run(), name="feed"),

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import shoal
 from shoal.drain import Phase
-from shoal_gateway import runtime
+from shoal_gateway import following, runtime
 from shoal_gateway.appmanager.logic import AppManager
 from shoal_gateway.appmanager.servicer import AppManagerServicer, RegistryCalls
 from shoal_gateway.contracts import CALLS
 from shoal_gateway.objectstore import ObjectStore
 from shoal_protos.gateway.appmanager.v1 import appmanager_pb2_grpc
 from shoal_protos.gateway.registry.v1 import registry_pb2_grpc
+
+logger = logging.getLogger(__name__)
 
 EXAMPLES = """
   python -m shoal_gateway.appmanager --zookeeper 127.0.0.1:2181/gateway --flavor local \\
@@ -30,8 +33,9 @@ def serve(options: runtime.Common, parsed: argparse.Namespace) -> None:
     """Manages jobs until told to stop; what runs then is left to the next manager."""
     objects = ObjectStore.open(parsed.objects)
     with runtime.open_directory(options) as directory:
+        channel = directory.channel("registry", contract=CALLS)
         calls = RegistryCalls(
-            registry_pb2_grpc.RegistryStub(directory.channel("registry", contract=CALLS)),
+            registry_pb2_grpc.RegistryStub(channel),
             manager_id=options.id,
             host=options.host,
             lease=parsed.lease,
@@ -50,6 +54,7 @@ def serve(options: runtime.Common, parsed: argparse.Namespace) -> None:
         )
         manager.open()
         try:
+            _follow(directory, channel, calls, manager, parsed)
             server = shoal.Server(
                 "appmanager",
                 flavor=parsed.flavor,
@@ -65,6 +70,37 @@ def serve(options: runtime.Common, parsed: argparse.Namespace) -> None:
             server.run(directory, bind=options.bind, advertise=options.advertise)
         finally:
             manager.close()
+
+
+def _follow(
+    directory: shoal.Directory,
+    channel: shoal.Channel,
+    calls: RegistryCalls,
+    manager: AppManager,
+    parsed: argparse.Namespace,
+) -> None:
+    """Takes over what the document says, now and whenever it changes."""
+    try:
+        from shoal_gateway import tunables
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith("shoal"):
+            raise
+        # The environment of a flavor may be older than this code, or its jobs want another one.
+        logger.warning(
+            "no configuration is followed here, the command line's holds: %s is missing from the"
+            " environment of flavor %s (pip install 'shoal[config]')",
+            error.name,
+            parsed.flavor,
+        )
+        return
+
+    def tune(wanted: tunables.AppManager) -> None:
+        calls.take_lease(wanted.lease)
+        manager.take_lease(wanted.lease, wanted.leash)
+        following.retune(channel, wanted.retry)
+
+    told = tunables.AppManager(lease=parsed.lease, leash=parsed.leash)
+    following.follow_blocking(directory, "appmanager", told, tune)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--lease",
-        type=_seconds,
+        type=_lease,
         default=6.0,
         metavar="SECONDS",
         help="that a running job may go without a renewal until it is started elsewhere; it is"
@@ -119,6 +155,13 @@ def _slots(text: str) -> int:
     value = int(text)
     if not 1 <= value <= 1024:
         raise argparse.ArgumentTypeError(f"{text} must be 1 to 1024")
+    return value
+
+
+def _lease(text: str) -> float:
+    value = float(text)
+    if not 0.5 <= value <= 600.0:
+        raise argparse.ArgumentTypeError(f"{text} must be 0.5 to 600 seconds")
     return value
 
 

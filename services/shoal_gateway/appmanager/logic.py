@@ -79,6 +79,8 @@ class AppManager:
         self._attempts = self._root / "attempts" / flavor
         self._lease = lease
         self._leash = attempts.leash_of(lease) if leash is None else leash
+        # Set when the renewer is not to wait any longer.
+        self._hurry = threading.Event()
         self._python = python
         self._lock = threading.Lock()
         self._runners: dict[str, Runner] = {}
@@ -118,6 +120,17 @@ class AppManager:
         for thread in self._threads:
             thread.start()
 
+    def take_lease(self, lease: float, leash: float | None) -> None:
+        """Renews in time for another lease from now on; safe from any thread.
+
+        All is renewed at once: what was begun since the change may have a lease that ends before
+        the old pace would have come to it. Jobs that run keep the leash they were started with.
+        """
+        self._leash = attempts.leash_of(lease) if leash is None else leash
+        if lease != self._lease:
+            self._lease = lease
+            self._hurry.set()
+
     def close(self) -> None:
         """Stops working; supervisors and their jobs go on, for the next manager to adopt.
 
@@ -126,6 +139,7 @@ class AppManager:
         # First, while leases are renewed.
         self._pool.close()
         self._stopped.set()
+        self._hurry.set()
         for thread in self._threads:
             thread.join()
         self._finisher.close()
@@ -292,7 +306,12 @@ class AppManager:
             self._finisher.finish(runner, "its supervisor and its manager died")
 
     def _keep_leases(self) -> None:
-        while not self._stopped.wait(self._lease / RENEWALS):
+        while True:
+            self._hurry.wait(self._lease / RENEWALS)
+            # Before anything is looked at: who sets it from here on is heard in the next round.
+            self._hurry.clear()
+            if self._stopped.is_set():
+                return
             runners = self.running()
             for runner in runners:
                 # Whatever is heard of their leases: a store that stands still lets none run out.

@@ -202,6 +202,10 @@ class RegistryCalls:
         self._manager_id = manager_id
         self._host = host
         self._version = version
+        self.take_lease(lease)
+
+    def take_lease(self, lease: float) -> None:
+        """Asks for another lease from now on, seconds."""
         self._lease = convert.duration(lease)
         # A renewal that takes longer than a third of the lease is better sent anew.
         self._renew_timeout = min(TIMEOUT, lease / 3.0)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf import timestamp_pb2
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from shoal import Replica
+from shoal.recipes.confighistory import Revision
 from shoal_gateway.client import state_name
 from shoal_protos.gateway.model.v1 import job_pb2
 
@@ -52,6 +55,23 @@ def ago(seconds: float) -> str:
     if seconds < 7200.0:
         return f"{seconds / 60.0:.0f} min"
     return f"{seconds / 3600.0:.0f} h"
+
+
+def revision_table(kept: Sequence[Revision]) -> Table:
+    """The versions of a document, the latest first."""
+    table = _table()
+    for column in ("version", "when", "who", "why"):
+        table.add_column(column, overflow="fold")
+    for each in reversed(kept):
+        back = f"[version {each.restores}]" if each.restores is not None else ""
+        why = Text(f"{each.why} {back}".strip())
+        table.add_row(str(each.version), when(each.when), Text(each.who or "?"), why)
+    return table
+
+
+def when(seconds: float) -> str:
+    """A moment for people, local time."""
+    return f"{dt.datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def replica_json(service: str, replica: Replica) -> dict[str, Any]:

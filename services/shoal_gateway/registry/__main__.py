@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from shoal.aio.leadership import Leadership
-from shoal_gateway import runtime
+from shoal_gateway import following, runtime, tunables
 from shoal_gateway.registry import fences
 from shoal_gateway.registry.logic import Registry
 from shoal_gateway.registry.servicer import RegistryServicer
@@ -25,11 +25,17 @@ EXAMPLES = """
 async def serve(options: runtime.Common, store: Store) -> None:
     """Serves until told to stop, then drains."""
     servicer = RegistryServicer(Registry(store))
-    server = runtime.Server("registry", options, leaving=servicer.leave)
+    server = runtime.Server("registry", options, leaving=servicer.leave, limit=following.UNLIMITED)
+
+    def tune(wanted: tunables.Registry) -> None:
+        following.limit(server.admission, wanted.limit)
+        servicer.sweep_every = wanted.sweep_every
+
     registry_pb2_grpc.add_RegistryServicer_to_server(servicer, server)
     background: list[asyncio.Task[None]] = []
     try:
         async with runtime.open_aio_directory(options) as directory:
+            following.follow(directory, "registry", tunables.Registry(), tune)
             # One replica takes expired leases back. Who can't hear from ZooKeeper does not know
             # whether one does, and does it too: leases expire in an outage as well.
             sweeping = servicer.keep_swept(lambda: not directory.connected)

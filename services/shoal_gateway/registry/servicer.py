@@ -57,9 +57,13 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
 
     Args:
         registry: The jobs.
+
+    Attributes:
+        sweep_every: Seconds between looks for expired leases; may be changed while it works.
     """
 
     def __init__(self, registry: Registry) -> None:
+        self.sweep_every = SWEEP_EVERY
         self._registry = registry
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry-write")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="registry-read")
@@ -83,7 +87,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         leases are taken back without a fence, for somebody has to.
         """
         refused = 0
-        while not await term.wait(SWEEP_EVERY):
+        while not await term.wait(self.sweep_every):
             try:
                 await self._sweep(term.fence if refused < STALE else None)
             except StaleFenceError as error:
@@ -103,7 +107,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
             alone: Whether this replica has to do it at the moment: it can't hear of any leader.
         """
         while True:
-            await asyncio.sleep(SWEEP_EVERY)
+            await asyncio.sleep(self.sweep_every)
             if alone():
                 await self._sweep(None)
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import cast
 
-from shoal_gateway import runtime
+from shoal_gateway import following, runtime, tunables
 from shoal_gateway.contracts import CALLS
 from shoal_gateway.scheduler.logic import Dispatcher
 from shoal_gateway.scheduler.ports import FleetManagers, RegistryQueue
@@ -27,16 +27,30 @@ EXAMPLES = """
 async def serve(options: runtime.Common, poll: float, lease: float) -> None:
     """Schedules until told to stop, then gives back what it holds."""
     async with runtime.open_aio_directory(options) as directory:
+        to_registry = directory.channel("registry", contract=CALLS)
         registry = cast(
-            "registry_pb2_grpc.RegistryAsyncStub",
-            registry_pb2_grpc.RegistryStub(directory.channel("registry", contract=CALLS)),
+            "registry_pb2_grpc.RegistryAsyncStub", registry_pb2_grpc.RegistryStub(to_registry)
         )
+        queue = RegistryQueue(registry, options.id, lease)
+        managers = FleetManagers(directory, lease)
         dispatcher = Dispatcher(
-            RegistryQueue(registry, options.id, lease),
-            FleetManagers(directory, lease),
+            queue,
+            managers,
             poll=poll,
             rng=random.Random(),  # noqa: S311 - spreads polls, hides nothing
         )
+
+        def tune(wanted: tunables.Scheduler) -> None:
+            queue.lease_seconds = wanted.lease
+            managers.take_lease(wanted.lease)
+            dispatcher.poll = wanted.poll
+            dispatcher.max_batch = wanted.max_batch
+            following.retune(to_registry, wanted.retry)
+            # Not after a pause of the old length.
+            dispatcher.wake()
+
+        told = tunables.Scheduler(lease=lease, poll=poll)
+        following.follow(directory, "scheduler", told, tune)
         server = runtime.Server("scheduler", options, leaving=dispatcher.stop)
         scheduler_pb2_grpc.add_SchedulerServicer_to_server(SchedulerServicer(dispatcher), server)
         async with asyncio.TaskGroup() as group:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from shoal_gateway.scheduler.pace import BREATH, MIN_BACKOFF, Pace
+from shoal_gateway.scheduler.pace import BREATH, MAX_BATCH, MIN_BACKOFF, Pace
 from shoal_protos.gateway.appmanager.v1 import appmanager_pb2
 from shoal_protos.gateway.registry.v1 import registry_pb2
 
@@ -139,6 +139,10 @@ class Dispatcher:
         managers: Who runs them.
         poll: Seconds between looks at an empty queue.
         rng: For jitter.
+
+    Attributes:
+        poll: The same; may be changed while it works.
+        max_batch: Jobs leased at once, at most; likewise.
     """
 
     def __init__(
@@ -147,7 +151,8 @@ class Dispatcher:
         self.tally = Tally()
         self._queue = queue
         self._managers = managers
-        self._poll = poll
+        self.poll = poll
+        self.max_batch = MAX_BATCH
         self._rng = rng
         self._stopping = asyncio.Event()
         self._wake = asyncio.Event()
@@ -171,7 +176,7 @@ class Dispatcher:
                     self._flavors.add(flavor)
                     logger.info("flavor %s is served; taking its jobs", flavor)
                     group.create_task(self._serve(flavor), name=f"flavor {flavor}")
-                await self._pause(self._poll)
+                await self._pause(self.poll)
 
     async def _serve(self, flavor: str) -> None:
         pace = Pace()
@@ -181,7 +186,7 @@ class Dispatcher:
             replicas = self._managers.flavors().get(flavor, 0)
             if not replicas:
                 # Nobody serves it now: its jobs are better off in the queue than on offer here.
-                await self._pause(self._poll)
+                await self._pause(self.poll)
                 continue
             wait = breathe - loop.time()
             if wait > 0.0:
@@ -189,18 +194,19 @@ class Dispatcher:
                 continue
             wake = self._wake
             try:
-                offers = await self._queue.lease(flavor, pace.batch)
+                batch = min(pace.batch, self.max_batch)
+                offers = await self._queue.lease(flavor, batch)
             except QueueAwayError as error:
                 logger.warning("no jobs could be leased, trying again: %s", error)
                 await self._pause(AWAY)
                 continue
             if not offers:
-                await self._pause(self._poll, wake)
+                await self._pause(self.poll, wake)
                 continue
-            breathe = loop.time() + BREATH if len(offers) < pace.batch else 0.0
+            breathe = loop.time() + BREATH if len(offers) < batch else 0.0
             self.tally.leased += len(offers)
             left = await self._place(flavor, offers, replicas)
-            pace = pace.after(len(offers) - left, left)
+            pace = pace.after(len(offers) - left, left, self.max_batch)
             if pace.backoff:
                 await self._back_off(pace.backoff)
 

@@ -28,10 +28,10 @@ class Pace:
     # Seconds until the next lease; 0: at once.
     backoff: float = 0.0
 
-    def after(self, placed: int, left: int) -> Pace:
-        """The next pace, after a batch of which ``left`` found no room."""
+    def after(self, placed: int, left: int, most: int = MAX_BATCH) -> Pace:
+        """The next pace, after a batch of which ``left`` found no room; ``most`` bounds it."""
         if not left:
-            return Pace(min(MAX_BATCH, max(self.batch, 2 * placed)), 0.0)
+            return Pace(min(most, max(self.batch, 2 * placed)), 0.0)
         if placed:
             return Pace(max(1, placed), MIN_BACKOFF)
         return Pace(max(1, self.batch // 2), min(MAX_BACKOFF, max(MIN_BACKOFF, 2.0 * self.backoff)))

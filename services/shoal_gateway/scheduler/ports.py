@@ -9,7 +9,7 @@ from typing import cast
 
 import grpc
 
-from shoal.aio import Directory
+from shoal.aio import Channel, Directory
 from shoal.channel import replica_of, where
 from shoal.retry import Retry
 from shoal_gateway.contracts import CALLS
@@ -33,6 +33,9 @@ class RegistryQueue:
         registry: The registry's stub.
         scheduler_id: This replica's id in the directory.
         lease: Seconds that an offer may take.
+
+    Attributes:
+        lease_seconds: The same; may be changed, for what is leased from then on.
     """
 
     def __init__(
@@ -40,14 +43,14 @@ class RegistryQueue:
     ) -> None:
         self._registry = registry
         self._scheduler_id = scheduler_id
-        self._lease = lease
+        self.lease_seconds = lease
 
     async def lease(self, flavor: str, limit: int) -> Sequence[Offer]:
         """Takes jobs of a flavor."""
         request = registry_pb2.LeaseRequest(
             scheduler_id=self._scheduler_id,
             max_jobs=limit,
-            lease=duration(self._lease),
+            lease=duration(self.lease_seconds),
             flavors=[flavor],
         )
         try:
@@ -82,6 +85,15 @@ class FleetManagers:
         self._lease = lease
         self._watch = directory.watch(SERVICE)
         self._stubs: dict[str, tuple[appmanager_pb2_grpc.AppManagerAsyncStub, ByRoom]] = {}
+        self._channels: list[Channel] = []
+
+    def take_lease(self, lease: float) -> None:
+        """Another lease, for offers that are made from now on."""
+        if lease == self._lease:
+            return
+        self._lease = lease
+        for channel in self._channels:
+            channel.retune(self._retry())
 
     def flavors(self) -> Mapping[str, int]:
         """Flavors that somebody serves, and how many replicas do."""
@@ -123,14 +135,18 @@ class FleetManagers:
                 policy=policy,
                 filter=where(flavor=flavor),
                 contract=CALLS,
-                retry=Retry(attempts=3, attempt_timeout=self._lease * ATTEMPT_SHARE),
+                retry=self._retry(),
             )
+            self._channels.append(channel)
             stub = cast(
                 "appmanager_pb2_grpc.AppManagerAsyncStub",
                 appmanager_pb2_grpc.AppManagerStub(channel),
             )
             found = self._stubs[flavor] = (stub, policy)
         return found
+
+    def _retry(self) -> Retry:
+        return Retry(attempts=3, attempt_timeout=self._lease * ATTEMPT_SHARE)
 
 
 def _said(error: grpc.RpcError) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -538,3 +539,21 @@ def test_what_broke_with_its_connection_is_tried_elsewhere_without_a_wait():
 )
 def test_the_cores_words_tell_of_a_connection_that_broke(code, details, says):
     assert broke(code, details) is says
+
+
+def test_retries_change_for_calls_that_begin_from_then_on(servers, channels):
+    channel = channels(retry=quick(attempts=2))
+    stub = echo_pb2_grpc.EchoStub(channel)
+
+    def attempts():
+        failing = Failing(servers, 100)
+        with pytest.raises(grpc.RpcError):
+            stub.Echo(pb.EchoRequest(), timeout=DEADLINE)
+        return len(failing.where)
+
+    assert attempts() == 2
+    channel.retune(replace(channel.retry, attempts=3))
+    assert attempts() == 3
+    with pytest.raises(ValueError, match="on or off"):
+        channel.retune(None)
+    assert channel.retry.attempts == 3

@@ -5,11 +5,12 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.belief import Belief, believe
+from shoal.belief import TOGETHER, Belief, Vanished, believe
 from shoal_balancer import Replica, Status
 
 A = Replica("a", "10.0.0.1", 1)
 B = Replica("b", "10.0.0.2", 1)
+C = Replica("c", "10.0.0.3", 1)
 
 
 def draining(replica):
@@ -34,6 +35,27 @@ def test_a_held_set_yields_to_the_first_replica():
 
 def test_nothing_known_and_nothing_seen_is_empty():
     assert believe((), ()) == Belief(())
+
+
+def test_those_that_vanished_shortly_before_are_held_too():
+    vanished = Vanished()
+    vanished.note((A, B, C), (B, C), 100.0)
+    vanished.note((B, C), (C,), 105.0)
+    assert believe((C,), (), vanished.replicas) == Belief((A, B, C), held=True)
+    # Where the last left in order there is nothing wrong.
+    assert believe((draining(C),), (), vanished.replicas) == Belief(())
+
+
+def test_who_came_back_drained_or_left_long_ago_is_not_held():
+    vanished = Vanished()
+    vanished.note((A, B, draining(C)), (B,), 100.0)
+    assert vanished.replicas == (A,)
+    vanished.note((B,), (A,), 110.0)
+    assert vanished.replicas == (B,)
+    vanished.note((A,), (A,), 110.0 + TOGETHER)
+    assert vanished.replicas == (B,)
+    vanished.note((A,), (A,), 111.0 + TOGETHER)
+    assert vanished.replicas == ()
 
 
 replicas = st.lists(

@@ -71,16 +71,27 @@ def test_who_takes_calls(changes, routable):
     assert decode(document(**changes)).routable is routable
 
 
+# As Spring Cloud Zookeeper announces an application: root /services, typed payload, a URI template.
+SPRING = b"""{"name":"jobs","id":"0c2c8a47-1","address":"10.0.0.5","port":8080,"sslPort":null,
+"payload":{"@class":"org.springframework.cloud.zookeeper.discovery.ZookeeperInstance",
+"id":"application-1","name":"jobs",
+"metadata":{"instance_status":"UP","zone":"eu-1","version":"3","team":"sea"}},
+"registrationTimeUTC":1558000134185,"serviceType":"DYNAMIC","uriSpec":{"parts":[
+{"value":"scheme","variable":true},{"value":"://","variable":false},
+{"value":"address","variable":true},{"value":":","variable":false},
+{"value":"port","variable":true}]}}"""
+
+
 def test_spring_clouds_payload_is_read():
-    payload = {
-        "@class": "org.springframework.cloud.zookeeper.discovery.ZookeeperInstance",
-        "id": "application-1",
-        "name": "jobs",
-        "metadata": {"zone": "eu-1", "version": "3", "team": "sea"},
-    }
-    replica = decode(document(payload=payload))
-    assert (replica.zone, replica.version) == ("eu-1", "3")
-    assert replica.metadata == {"team": "sea", "id": "application-1", "name": "jobs"}
+    replica = decode(SPRING)
+    assert (replica.id, replica.target, replica.routable) == ("0c2c8a47-1", "10.0.0.5:8080", True)
+    assert (replica.zone, replica.version, replica.status) == ("eu-1", "3", Status.UP)
+    assert replica.metadata["team"] == "sea"
+    assert not any(key.startswith("@") for key in replica.metadata)
+    # It filters by that word alone, and so do we: the node stays enabled.
+    away = decode(SPRING.replace(b'"UP"', b'"OUT_OF_SERVICE"'))
+    assert away.enabled
+    assert not away.routable
 
 
 @pytest.mark.parametrize(

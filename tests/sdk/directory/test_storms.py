@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from shoal.diskcache import DiskCache
 from shoal.registrar import JITTER, ZooKeeperRegistration
-from shoal.servicewatch import STORM_JITTER, ServiceWatch
+from shoal.servicewatch import RESYNC_NODES, STORM_JITTER, Node, ServiceWatch
 from shoal_balancer import Replica
 
 A = Replica("a", "127.0.0.1", 5001)
@@ -61,6 +61,24 @@ def test_resyncs_are_spread_around_their_period():
         delays.append(max(worker.delays))
     assert 48.0 <= min(delays) < 50.0
     assert 70.0 < max(delays) <= 72.0
+
+
+def test_a_resync_reads_the_list_and_some_nodes_and_each_has_its_turn():
+    made = watch(RecordingWorker(), 1)
+    made._nodes = {f"r{number:03}": Node(1, A) for number in range(2 * RESYNC_NODES + 20)}
+    read = []
+    for _ in range(3):
+        made._list_is_stale = False
+        made._stale.clear()
+        made._resync()
+        assert made._list_is_stale
+        assert len(made._stale) == RESYNC_NODES
+        read += sorted(made._stale)
+    assert set(read) == set(made._nodes)
+    # It begins again at the first.
+    assert len(read) - len(set(read)) == RESYNC_NODES - 20
+    made._nodes = {}
+    made._resync()
 
 
 def test_trap_12_announcing_again_after_a_lost_session_is_spread():

@@ -1,6 +1,7 @@
 """The manager with real supervisors and a registry in the test's hand."""
 
 import hashlib
+import json
 import os
 import signal
 import threading
@@ -276,3 +277,24 @@ def test_an_attempt_without_a_supervisor_is_given_up_for_good(host):
     host.registry.away = False
     assert host.report(job_id).ended is Ended.ABANDONED
     assert len(host.ledger()) == 2
+
+
+def test_another_lease_is_renewed_for_at_once_and_jobs_that_start_get_its_leash(host):
+    # A renewal would come after ten minutes.
+    manager = host.open(lease=2400.0)
+    job_id = host.python(STAY)
+    host.started()
+    before = host.registry.renewed[job_id]
+    manager.take_lease(1200.0, None)
+    eventually(lambda: host.registry.renewed[job_id] > before, what="a renewal")
+    manager.take_lease(0.4, 99.0)
+    once = host.registry.renewed[job_id]
+    eventually(lambda: host.registry.renewed[job_id] > once + 3, what="renewals at the new pace")
+    later = host.python(STAY)
+    leashes = {
+        spec["job_id"]: spec["leash_seconds"]
+        for spec in (
+            json.loads(path.read_text()) for path in host.root.glob("attempts/*/*/spec.json")
+        )
+    }
+    assert leashes == {job_id: 3 * 2400.0 + 15.0, later: 99.0}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 
+import grpc
 import pytest
 
+from shoal.retry import changeable
 from shoal_gateway.scheduler.logic import (
     Dispatcher,
     NobodyTookError,
@@ -15,6 +17,7 @@ from shoal_gateway.scheduler.logic import (
     settled,
 )
 from shoal_gateway.scheduler.pace import MAX_BACKOFF, MAX_BATCH, MIN_BACKOFF, Pace
+from shoal_gateway.scheduler.ports import FleetManagers, RegistryQueue
 from shoal_protos.gateway.appmanager.v1 import appmanager_pb2
 from shoal_protos.gateway.registry.v1 import registry_pb2
 
@@ -286,3 +289,56 @@ def test_the_pace_grows_with_room_and_falls_without():
         pace = pace.after(0, pace.batch)
     assert pace == Pace(1, MAX_BACKOFF)
     assert pace.after(1, 0) == Pace(2, 0.0)
+
+
+async def test_a_batch_is_bounded_anew_while_it_works():
+    queue, managers = FakeQueue(jobs=40), FakeManagers()
+    async with Running(queue, managers) as dispatcher:
+        await until(lambda: len(managers.started) == 40)
+        assert max(limit for _, limit in queue.asked) > 4
+        dispatcher.max_batch = 3
+        await until(lambda: queue.asked[-1][1] == 3)
+        queue.asked.clear()
+        queue.waiting["local"] = [offer(number) for number in range(40, 60)]
+        await until(lambda: len(managers.started) == 60)
+    assert {limit for _, limit in queue.asked} == {3}
+
+
+async def test_another_lease_is_asked_for_from_the_next_batch_on():
+    class Stub:
+        def __init__(self):
+            self.leases = []
+
+        async def Lease(self, request, **_):
+            self.leases.append(request.lease.ToTimedelta().total_seconds())
+            return registry_pb2.LeaseResponse()
+
+    stub = Stub()
+    queue = RegistryQueue(stub, "scheduler-1", 15.0)
+    await queue.lease("local", 1)
+    queue.lease_seconds = 4.0
+    await queue.lease("local", 1)
+    assert stub.leases == [15.0, 4.0]
+
+
+async def test_another_lease_is_another_patience_with_each_manager():
+    class FakeDirectory:
+        def watch(self, service):
+            return None
+
+        def channel(self, service, **options):
+            made = grpc.aio.insecure_channel("127.0.0.1:1")
+            made.retry = options["retry"]
+            made.retune = lambda retry: setattr(made, "retry", changeable(made.retry, retry))
+            channels.append(made)
+            return made
+
+    channels = []
+    managers = FleetManagers(FakeDirectory(), 10.0)
+    managers._stub("local")
+    assert channels[0].retry.attempt_timeout == 2.5
+    managers.take_lease(4.0)
+    managers._stub("other")
+    assert [each.retry.attempt_timeout for each in channels] == [1.0, 1.0]
+    for each in channels:
+        await each.close()

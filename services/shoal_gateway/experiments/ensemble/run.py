@@ -6,10 +6,11 @@ import random
 from functools import partial
 from typing import Any
 
+from shoal.errors import ShoalError
 from shoal.testing.installed import ZooKeeperError
 from shoal_gateway.experiments import measures, workload
 from shoal_gateway.experiments.breakages import Breaker
-from shoal_gateway.experiments.ensemble import plots, series, tables
+from shoal_gateway.experiments.ensemble import plots, rounds, series, tables
 from shoal_gateway.experiments.ensemble.load import Counted, prepare
 from shoal_gateway.experiments.ensemble.press import Press
 from shoal_gateway.experiments.faults import Injector
@@ -36,7 +37,12 @@ def run(settings: Settings) -> int:
                 found, size, settings.seed,
                 lambda done, total: bar.update(task, completed=done, total=total),
             )  # fmt: skip
-    except (ZooKeeperError, FleetError, OSError) as error:
+            task = bar.add_task("steps of barriers", total=None)
+            rows["barriers"] = rounds.measure(
+                found[max(size.servers)], size.clients, size.barriers, size.rounds,
+                lambda done, total: bar.update(task, completed=done, total=total),
+            )  # fmt: skip
+    except (ZooKeeperError, FleetError, ShoalError, OSError) as error:
         console.print(f"the tables failed: {error}", style="red", markup=False)
         return 1
     servers = SMALL_SERVERS if settings.small else SERVERS

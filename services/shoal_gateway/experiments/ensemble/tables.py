@@ -28,6 +28,8 @@ class Size:
         servers: Sizes of ensembles.
         reads: Shares of reads.
         workers: That create nodes.
+        clients: That go through barriers together.
+        barriers: That they go through, one after the other.
         rounds: Of all steps, in turns.
         seconds: Of a step, besides what does not count.
     """
@@ -35,6 +37,8 @@ class Size:
     servers: Sequence[int] = (1, 3, 5)
     reads: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0)
     workers: Sequence[int] = (1, 10, 20)
+    clients: Sequence[int] = (5, 10, 20)
+    barriers: Sequence[int] = (10, 20, 40)
     rounds: int = 5
     seconds: float = 2.0
 
@@ -44,7 +48,9 @@ class Size:
         return self.rounds * len(self.servers) * (len(self.reads) + len(self.workers))
 
 
-SMALL = Size(servers=(1,), reads=(0.0, 1.0), workers=(4,), rounds=1, seconds=0.5)
+SMALL = Size(
+    servers=(1,), reads=(0.0, 1.0), workers=(4,), clients=(3,), barriers=(2,), rounds=1, seconds=0.5
+)
 
 
 @contextmanager

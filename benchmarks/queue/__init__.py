@@ -1,0 +1,1 @@
+"""A queue of jobs in ZooKeeper beside the registry's, by how many jobs wait."""
