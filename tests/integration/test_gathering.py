@@ -293,6 +293,18 @@ class TestGroup:
         end()
         assert "ZeroDivisionError" in caplog.text
 
+    def test_a_group_that_is_closed_is_followed_no_longer_until_it_is_asked_again(self, two):
+        group, other, seen = shoal.Group(two[0], "x"), shoal.Group(two[0], "x"), []
+        group.subscribe(seen.append)
+        eventually(lambda: seen == [()], WAIT)
+        group.close()
+        group.close()
+        with shoal.Group(two[1], "x").join("a"):
+            # One thread serves both: what the other one knows, the first would, too.
+            other.wait(1, timeout=WAIT)
+            assert [each.id for each in group.wait(1, timeout=WAIT)] == ["a"]
+        assert seen == [()]
+
 
 async def test_the_same_awaited(chroot, tmp_path):
     async with (

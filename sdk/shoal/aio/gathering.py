@@ -276,6 +276,12 @@ class Group:
             end()
         return self.members(flavor)
 
+    def close(self) -> None:
+        """Follows the group no longer, until it is asked again; see `shoal.Group.close`."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.close()
+
     def watch(self) -> GroupWatch:
         """What follows the group; made at the first use."""
         if self._watch is None:

@@ -242,6 +242,16 @@ class Group:
             end()
         return self.members(flavor)
 
+    def close(self) -> None:
+        """Follows the group no longer, until it is asked again; memberships stay. Idempotent.
+
+        The directory's end does the same; this is for who looks at many groups, one after another.
+        """
+        with self._lock:
+            watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.close()
+
     def watch(self) -> GroupWatch:
         """What follows the group; made at the first use, and again in a forked child."""
         with self._lock:

@@ -131,7 +131,8 @@ class Kept:
                     self.there.set_result(None)
             elif not self.there.done():
                 raise CoordinationError(
-                    f"{self.path} belongs to somebody else, who is alive; is the name used twice?"
+                    f"{self.path} belongs to somebody else: is the name used twice? The node of a"
+                    " process that has died goes with its session, some seconds later"
                 )
             else:
                 logger.error("%s was taken by somebody else; waiting until it goes", self.path)
