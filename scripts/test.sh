@@ -6,4 +6,5 @@ cd "$(dirname "$0")/.."
 scripts/system.sh zookeeper
 scripts/system.sh postgres || echo "Without PostgreSQL, the tests that need it are skipped."
 scripts/system.sh curator || echo "Without Java's compiler and Curator, the tests that need them are skipped."
+scripts/system.sh dig || echo "Without dig, the tests that ask with it are skipped."
 exec .venv/bin/python -m pytest -n 3 "$@"

@@ -23,6 +23,9 @@ from shoal.errors import (
     CoordinationTimeoutError,
     DirectoryClosedError,
     InstanceFormatError,
+    KeyFileError,
+    KeyFormatError,
+    KeysUnknownError,
     LockError,
     LockLostError,
     LockTakenError,
@@ -30,6 +33,7 @@ from shoal.errors import (
     RegistrationError,
     ShoalError,
     ShoalForkError,
+    SignatureError,
 )
 from shoal.failures import Attempt, CallError
 from shoal.fitness import Unfit
@@ -70,9 +74,11 @@ if TYPE_CHECKING:
     from shoal.recipes.barrier import Barrier, DoubleBarrier
     from shoal.recipes.config import Config
     from shoal.recipes.group import Group, Member
+    from shoal.recipes.keys import Keys
     from shoal.recipes.leadership import Leadership, Term
     from shoal.recipes.lock import Lock
     from shoal.recipes.meeting import MeetingPoint
+    from shoal.signing import Signer
 
 __all__ = [
     "AdaptiveLimit",
@@ -102,7 +108,11 @@ __all__ = [
     "Hedge",
     "Hooks",
     "InstanceFormatError",
+    "KeyFileError",
+    "KeyFormatError",
     "KeyedPolicy",
+    "Keys",
+    "KeysUnknownError",
     "Leadership",
     "LeastLoaded",
     "LeastReported",
@@ -130,6 +140,8 @@ __all__ = [
     "Server",
     "ShoalError",
     "ShoalForkError",
+    "SignatureError",
+    "Signer",
     "SlowStart",
     "Status",
     "Subset",
@@ -151,6 +163,8 @@ _RECIPES = {
     "Config": "shoal.recipes.config",
     "DoubleBarrier": "shoal.recipes.barrier",
     "Group": "shoal.recipes.group",
+    "Keys": "shoal.recipes.keys",
+    "Signer": "shoal.signing",
     "Leadership": "shoal.recipes.leadership",
     "Lock": "shoal.recipes.lock",
     "MeetingPoint": "shoal.recipes.meeting",

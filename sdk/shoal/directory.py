@@ -92,6 +92,7 @@ class Directory(ChannelOwner):
                 raise ValueError(f"{name} must be positive seconds, not {seconds!r}")
         self.hosts = hosts
         self.services_path = f"{chroot}/{services_path.strip('/')}"
+        self.services_below = f"/{services_path.strip('/')}"
         self._chroot = chroot
         self._protos_path = f"{chroot}/protos"
         self._servers = servers
@@ -257,6 +258,10 @@ class Directory(ChannelOwner):
         """Whether the caller is a callback on one of the directory's threads; it must not wait."""
         desk = self._desk
         return self._worker.inside or (desk is not None and desk.worker.inside)
+
+    def remembered(self) -> frozenset[str]:
+        """Services of which the disk has a snapshot: what a start without ZooKeeper knows."""
+        return self._cache.services()
 
     def ask_contract(self, digest: str, reader: Reader) -> None:
         """Has ``reader`` called with what is published under a digest; see `ContractStore.ask`."""

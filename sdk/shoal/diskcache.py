@@ -102,3 +102,25 @@ class DiskCache:
         except (OSError, ValueError, KeyError, TypeError, InstanceFormatError) as error:
             logger.warning("the snapshot %s can't be read and is passed over: %s", target, error)
             return None
+
+    def services(self) -> frozenset[str]:
+        """Of which there is a snapshot of this ensemble."""
+        found = set()
+        try:
+            files = sorted(self.directory.glob("*.json")) if self.directory is not None else []
+            for file in files:
+                name = self._service_of(file)
+                if name is not None:
+                    found.add(name)
+        except OSError as error:
+            logger.warning("%s can't be listed: %s", self.directory, error)
+        return frozenset(found)
+
+    def _service_of(self, file: Path) -> str | None:
+        try:
+            document = json.loads(file.read_text(encoding="utf-8"))
+            name = document["service"] if document["ensemble"] == self._ensemble else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # another's file, or one that `load` complains of
+        # The file of that service, and not one that only says so.
+        return name if isinstance(name, str) and self.path(name) == file else None

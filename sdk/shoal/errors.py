@@ -94,3 +94,19 @@ def _at(version: int | None) -> str:
 
 class ContractError(ShoalError, ValueError):
     """A server's descriptors can't be published, or what is published can't be read."""
+
+
+class KeyFormatError(ShoalError, ValueError):
+    """A node under ``/keys`` is not a public key that can be read."""
+
+
+class KeyFileError(ShoalError, OSError):
+    """A private key's file can't be read or written, or others may read it."""
+
+
+class SignatureError(ShoalError):
+    """It is not shown that somebody signed something: says whether key or signature is to blame."""
+
+
+class KeysUnknownError(ShoalError):
+    """Which public keys hold can't be said now, so nothing is verified; try again later."""

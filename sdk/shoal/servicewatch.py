@@ -256,8 +256,10 @@ class ServiceWatch(SetWatch):
             try:
                 return list(wait(client.get_children_async(self.path, watch=self._noticed)))
             except NoNodeError:
-                # A missing parent can't be watched for children (kazoo#153 gives up here).
-                wait(client.ensure_path_async(self.path))
+                # A missing parent can't be watched for children (kazoo#153 gives up here), but for
+                # its coming. Who looks does not make it: a service that was removed stays so.
+                if wait(client.exists_async(self.path, watch=self._noticed)) is None:
+                    return []
         raise KazooException(f"{self.path} is deleted as often as it is made")
 
     def _reads(self, names: list[str]) -> Iterator[tuple[str, Any]]:

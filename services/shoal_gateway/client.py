@@ -9,13 +9,18 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 
 from shoal.directory import Directory
 from shoal_gateway.contracts import CALLS
+from shoal_gateway.signatures import sign
 from shoal_protos.gateway.api.v1 import api_pb2, api_pb2_grpc
 from shoal_protos.gateway.model.v1 import job_pb2
+
+if TYPE_CHECKING:
+    from shoal.signing import Signer
 
 CHUNK = 256 * 1024
 # Seconds for a call; the channel tries other replicas within them.
@@ -64,10 +69,12 @@ class Gateway:
     Args:
         directory: Of the fleet.
         owner: Whose jobs.
+        signer: The owner's private key, to sign what is submitted; None: it is not signed.
     """
 
-    def __init__(self, directory: Directory, owner: str) -> None:
+    def __init__(self, directory: Directory, owner: str, signer: Signer | None = None) -> None:
         self.owner = owner
+        self._signer = signer
         self._channel = directory.channel("api", contract=CALLS)
         self._api = api_pb2_grpc.ApiStub(self._channel)
 
@@ -118,13 +125,16 @@ class Gateway:
         files = [
             job_pb2.FileRef(name=name, object=each) for name, each in submission.inputs.items()
         ]
-        return api_pb2.SubmitRequest(
+        request = api_pb2.SubmitRequest(
             owner=self.owner,
             idempotency_key=submission.key or str(uuid.uuid4()),
             application=submission.application,
             parameters=submission.parameters,
             inputs=files,
         )
+        if self._signer is not None:
+            sign(request, self._signer, time.time())
+        return request
 
     def get(self, job_id: str) -> api_pb2.GetResponse:
         """A job and its history."""

@@ -40,5 +40,9 @@ class UnavailableError(GatewayError):
     """Nothing was done and the same request may work in a moment."""
 
 
+class UnauthenticatedError(GatewayError):
+    """It is not shown that the request comes from whom it says."""
+
+
 class DataLossError(GatewayError):
     """Stored content is not what it was when it was written down."""

@@ -17,6 +17,7 @@ from shoal_gateway.errors import (
     InvalidError,
     NotFoundError,
     PreconditionError,
+    UnauthenticatedError,
     UnavailableError,
 )
 
@@ -28,6 +29,7 @@ CODES: dict[type[GatewayError], grpc.StatusCode] = {
     AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     PreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     DataLossError: grpc.StatusCode.DATA_LOSS,
 }
 

@@ -124,12 +124,13 @@ def test_trap_4_a_path_that_is_missing_or_deleted_later_is_watched_again(directo
     caller, server = directories(), directories()
     watch = caller.watch("jobs")
     eventually(lambda: watch.known)
-    assert operator.exists(watch.path)
     for replica in (A, B):
-        delete_whole(operator, watch.path)
-        eventually(lambda: operator.exists(watch.path))
+        # Who looks does not make it: a service that an operator removes stays removed.
+        assert not operator.exists(watch.path)
         put(operator, watch, replica.id, instance.encode("jobs", replica))
         eventually(lambda expected=replica: watch.replicas() == (expected,))
+        delete_whole(operator, watch.path)
+        eventually(lambda: watch.held)
     registration = server.announce("jobs", A)
     delete_whole(operator, watch.path)
     # The path is back, and the replica too.
@@ -168,6 +169,7 @@ def test_reads_go_out_at_most_twenty_at_a_time(directories, operator):
         return sent[-1]
 
     client.get_async = count
+    operator.ensure_path(watch.path)
     change = operator.transaction()
     for number in range(70):
         replica = Replica(f"r{number:02}", "127.0.0.1", 6000 + number)

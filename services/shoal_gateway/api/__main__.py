@@ -6,9 +6,11 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from shoal.directory import Directory
 from shoal.retry import Retry
 from shoal_gateway import following, runtime, tunables
 from shoal_gateway.api.catalogue import Catalogue, CatalogueError
@@ -16,6 +18,7 @@ from shoal_gateway.api.feed import Feed
 from shoal_gateway.api.files import Files, LogSegments
 from shoal_gateway.api.hints import WakeHints
 from shoal_gateway.api.servicer import ApiServicer, RegistryClient
+from shoal_gateway.api.signers import Signers
 from shoal_gateway.api.tails import Tails
 from shoal_gateway.contracts import CALLS
 from shoal_gateway.objectstore import ObjectStore
@@ -37,7 +40,23 @@ THREADS = 8
 ATTEMPT = 4.0
 
 
-async def serve(options: runtime.Common, catalogue: Catalogue, objects: ObjectStore) -> None:
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """What is asked of signatures.
+
+    Attributes:
+        required: Whether unsigned jobs are refused.
+        trust_for: Seconds for which public keys are trusted when ZooKeeper can't be asked; None:
+            without an end.
+    """
+
+    required: bool = False
+    trust_for: float | None = None
+
+
+async def serve(
+    options: runtime.Common, catalogue: Catalogue, objects: ObjectStore, signing: Signing
+) -> None:
     """Serves until told to stop, then drains."""
     executor = ThreadPoolExecutor(THREADS, thread_name_prefix="objects")
     background: list[asyncio.Task[None]] = []
@@ -67,6 +86,7 @@ async def serve(options: runtime.Common, catalogue: Catalogue, objects: ObjectSt
                 feed,
                 Tails(LogSegments(objects), executor),
                 hints,
+                signers=signers(directory.sync, signing),
             )
             server = runtime.Server(
                 "api", options, leaving=servicer.leave, limit=following.UNLIMITED
@@ -91,6 +111,18 @@ async def serve(options: runtime.Common, catalogue: Catalogue, objects: ObjectSt
         executor.shutdown()
 
 
+def signers(directory: Directory, signing: Signing) -> Signers:
+    """Who judges signatures; without ``cryptography`` one that can't verify any."""
+    try:
+        from shoal.recipes.keys import Keys
+    except ModuleNotFoundError as error:
+        if error.name != "cryptography":
+            raise
+        return Signers(required=signing.required)
+    # Followed until the directory is closed.
+    return Signers(Keys(directory, trust_for=signing.trust_for), required=signing.required)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit code."""
     parser = runtime.parser("api", "The gateway's face to its users.", EXAMPLES)
@@ -107,6 +139,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="directory of *.toml files, one application each; read once, at the start",
     )
+    parser.add_argument(
+        "--require-signed",
+        action="store_true",
+        help="refuse jobs that are not signed with a published key of their owner",
+    )
+    parser.add_argument(
+        "--trust-keys-for",
+        type=float,
+        default=None,
+        metavar="SECONDS",
+        help="refuse signed jobs for the moment when ZooKeeper, and so the news of revoked keys,"
+        " has been away for longer (default: go on with the keys that are known)",
+    )
     parsed = parser.parse_args(arguments)
     options = runtime.common_options(parsed)
     runtime.configure_logging(options.log_level)
@@ -114,7 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         catalogue = Catalogue.load(parsed.catalogue)
     except CatalogueError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
-    asyncio.run(serve(options, catalogue, ObjectStore.open(parsed.objects)))
+    signing = Signing(parsed.require_signed, parsed.trust_keys_for)
+    asyncio.run(serve(options, catalogue, ObjectStore.open(parsed.objects), signing))
     return 0
 
 

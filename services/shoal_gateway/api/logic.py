@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -32,15 +33,19 @@ class Submission:
     idempotency_key: str
     spec: job_pb2.JobSpec
     fingerprint: str
+    signed_by: str = ""
 
 
-def submission(request: api_pb2.SubmitRequest, catalogue: Catalogue, now: float) -> Submission:
+def submission(
+    request: api_pb2.SubmitRequest, catalogue: Catalogue, now: float, signed_by: str = ""
+) -> Submission:
     """Checks a submit against the catalogue and fills in the command.
 
     Args:
         request: What the user asks.
         catalogue: What there is.
         now: Seconds since 1970, for a deadline that is counted from the submit.
+        signed_by: The key whose signature was verified.
 
     Raises:
         InvalidError: a field is wrong; names it.
@@ -67,11 +72,14 @@ def submission(request: api_pb2.SubmitRequest, catalogue: Catalogue, now: float)
         max_failures=application.retry.max_failures,
         deadline=_deadline(request, now),
     )
-    return Submission(owner, key, spec, fingerprint(request))
+    return Submission(owner, key, spec, fingerprint(request), signed_by)
 
 
 def submissions(
-    request: api_pb2.SubmitManyRequest, catalogue: Catalogue, now: float
+    request: api_pb2.SubmitManyRequest,
+    catalogue: Catalogue,
+    now: float,
+    signed_by: Sequence[str] = (),
 ) -> list[Submission]:
     """Checks many submits, as `submission` does each.
 
@@ -82,7 +90,8 @@ def submissions(
     found = []
     for index, each in enumerate(check.some(request.requests, "requests")):
         try:
-            found.append(submission(each, catalogue, now))
+            signer = signed_by[index] if signed_by else ""
+            found.append(submission(each, catalogue, now, signer))
         except InvalidError as error:
             raise InvalidError(f"requests[{index}].{error.field}", error.problem) from error
     seen: dict[tuple[str, str], int] = {}
@@ -97,11 +106,17 @@ def submissions(
 
 
 def fingerprint(request: api_pb2.SubmitRequest) -> str:
-    """What an idempotency key stands for: the request as it was sent.
+    """What an idempotency key stands for: the request as it was sent, but for its signature.
 
     Not the spec it leads to, which a newer version of the application, or the time of a retry,
     changes.
     """
+    if request.HasField("signature"):
+        # The same request is signed anew when it is sent later.
+        unsigned = api_pb2.SubmitRequest()
+        unsigned.CopyFrom(request)
+        unsigned.ClearField("signature")
+        request = unsigned
     return hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
 
 

@@ -14,6 +14,8 @@ from shoal_gateway.cli import (  # noqa: F401 - they add their commands
     experiments,
     fleets,
     jobs,
+    keys,
+    names,
     upgrades,
 )
 from shoal_gateway.cli.context import err

@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from shoal.directory import Directory
 from shoal_gateway.client import Gateway
 from shoal_gateway.fleet import Fleet, FleetError
+
+if TYPE_CHECKING:
+    from shoal.signing import Signer
 
 # What is piped away is not cut to 80 columns.
 out = Console(width=None if sys.stdout.isatty() else 160)
@@ -61,10 +64,14 @@ class Where:
             yield directory
 
     @contextmanager
-    def gateway(self) -> Iterator[Gateway]:
-        """The fleet's gateway."""
+    def gateway(self, signer: Signer | None = None) -> Iterator[Gateway]:
+        """The fleet's gateway; ``signer`` signs what is submitted."""
         with self.directory() as directory:
-            yield Gateway(directory, self.owner or getpass.getuser())
+            yield Gateway(directory, self.whose(), signer)
+
+    def whose(self) -> str:
+        """The owner that is meant."""
+        return self.owner or getpass.getuser()
 
 
 def print_json(document: Any) -> None:

@@ -21,6 +21,9 @@ def up(
     ensemble: Annotated[int, typer.Option(help="ZooKeeper servers: 1, 3 or 5.", min=1)] = 1,
     hosts: Annotated[int, typer.Option(help="Hosts, as loopback addresses.", min=1, max=20)] = 3,
     store: Annotated[Store, typer.Option(help="What the registry keeps jobs in.")] = Store.SQLITE,
+    require_signed: Annotated[
+        bool, typer.Option("--require-signed", help="Refuse jobs that nobody has signed.")
+    ] = False,
 ) -> None:
     """Start a local fleet: ZooKeeper, hosts, and a replica of each service on each host.
 
@@ -30,7 +33,12 @@ def up(
         fleet = where().local(tell)
         before = fleet.exists
         try:
-            state = fleet.up(hosts=hosts, ensemble=ensemble, store=store.value)
+            state = fleet.up(
+                hosts=hosts,
+                ensemble=ensemble,
+                store=store.value,
+                require_signed=require_signed,
+            )
         except (KeyboardInterrupt, FleetError, PostgresError, ZooKeeperError):
             # Half a fleet is no use to anybody; one that ran before this command is left alone.
             if fleet.exists and not before:

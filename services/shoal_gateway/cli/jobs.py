@@ -12,6 +12,7 @@ import typer
 
 from shoal_gateway.cli import render
 from shoal_gateway.cli.context import out, print_json
+from shoal_gateway.cli.keyfiles import KeyFile, signer_of
 from shoal_gateway.cli.root import Json, app, bar, where
 from shoal_gateway.client import TERMINAL, state_name
 from shoal_protos.gateway.model.v1 import job_pb2
@@ -66,9 +67,11 @@ def submit(
         str | None,
         typer.Option(help="Idempotency key: repeating the command gives the same jobs."),
     ] = None,
+    key_file: KeyFile = None,
+    unsigned: Annotated[bool, typer.Option("--unsigned", help="Don't sign, key or not.")] = False,
     json_: Json = False,
 ) -> None:
-    """Submit jobs.
+    """Submit jobs; they are signed if there is a private key (see `shoal keys`).
 
     Examples:  shoal submit nap -p seconds=0.5 --count 20 --wait
 
@@ -76,7 +79,8 @@ def submit(
     """
     files = [_named(each) for each in inputs or []]
     pairs = [_pair(each) for each in parameters or []]
-    with where().gateway() as gateway:
+    signer = None if unsigned else signer_of(where().whose(), key_file)
+    with where().gateway(signer) as gateway:
         uploaded = {name: gateway.upload(path) for name, path in files}
         jobs = []
         with bar() as shown:
@@ -188,6 +192,8 @@ def job(job_id: str, json_: Json = False) -> None:
     out.print(f"{shown.id} {shown.spec.application} {render.coloured(state_name(shown.state))}")
     if shown.reason:
         out.print(f"  {shown.reason}")
+    if shown.signed_by:
+        out.print(f"  signed by {shown.signed_by}", highlight=False)
     if shown.attempts:
         out.print(render.attempt_table(shown))
     for event in found.events:

@@ -132,6 +132,7 @@ def job_json(job: job_pb2.Job) -> dict[str, Any]:
         "application": job.spec.application,
         "flavor": job.spec.flavor,
         "owner": job.owner,
+        "signed_by": job.signed_by or None,
         "state": state_name(job.state),
         "cancelling": job.cancelling,
         "attempt": job.attempt,
@@ -197,3 +198,27 @@ def attempt_table(job: job_pb2.Job) -> Table:
             clock(each.ended_at) if each.HasField("ended_at") else "–",
         )
     return table
+
+
+def key_table(rows: list[dict[str, Any]]) -> Table:
+    """``shoal keys list``."""
+    table = _table()
+    for name in ("owner", "key", "standing", "from", "until", "comment"):
+        table.add_column(name)
+    for row in rows:
+        table.add_row(
+            row["owner"],
+            row["id"],
+            row["standing"] + (f" ({row['why']})" if row["why"] else ""),
+            day(row["not_before"]),
+            day(row["not_after"]),
+            row["comment"],
+        )
+    return table
+
+
+def day(seconds: float | None) -> str:
+    """A date and time for people."""
+    if seconds is None:
+        return "–"
+    return f"{dt.datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M}"

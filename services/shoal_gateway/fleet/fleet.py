@@ -69,6 +69,7 @@ class Fleet:
         ensemble: int = 1,
         slots: int = 2,
         store: str = "sqlite",
+        require_signed: bool = False,
         route: Route | None = None,
         timeout: float = 120.0,
     ) -> FleetState:
@@ -82,6 +83,7 @@ class Fleet:
             ensemble: How many ZooKeeper servers.
             slots: Jobs at once of each app manager.
             store: What the registry keeps jobs in: "sqlite" or "postgres".
+            require_signed: Whether unsigned jobs are refused.
             route: Says by which ways each replica is reached and reaches ZooKeeper; None: the
                 direct ones.
             timeout: Seconds for the replicas to be found.
@@ -100,7 +102,11 @@ class Fleet:
                     "it with `shoal down`"
                 )
             state = FleetState(
-                hosts=layout.hosts(hosts), ensemble=ensemble, slots=slots, store=store
+                hosts=layout.hosts(hosts),
+                ensemble=ensemble,
+                slots=slots,
+                store=store,
+                require_signed=require_signed,
             )
             # Written first: whatever happens now, `shoal down` knows what to look for.
             self._file.write(state)

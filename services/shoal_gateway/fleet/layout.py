@@ -151,6 +151,8 @@ class Layout:
             command += ["--lease", "5"]
         elif replica.service == "api":
             command += ["--objects", self.objects, "--catalogue", str(self.catalogue)]
+            if state.require_signed:
+                command.append("--require-signed")
         elif replica.service == "appmanager":
             command += ["--flavor", replica.flavor, "--slots", str(state.slots)]
             command += ["--root", str(root), "--objects", self.objects]

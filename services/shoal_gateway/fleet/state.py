@@ -54,6 +54,7 @@ class FleetState:
         ensemble: How many ZooKeeper servers.
         slots: Jobs at once of each app manager.
         store: What the registry keeps jobs in: "sqlite" or "postgres".
+        require_signed: Whether the api refuses unsigned jobs.
         hosts: Loopback address of each host.
         replicas: By id.
     """
@@ -63,6 +64,7 @@ class FleetState:
     ensemble: int = 1
     slots: int = 2
     store: str = "sqlite"
+    require_signed: bool = False
     hosts: dict[str, str] = field(default_factory=dict)
     replicas: dict[str, ReplicaState] = field(default_factory=dict)
 

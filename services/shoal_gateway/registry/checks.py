@@ -14,6 +14,8 @@ from shoal_protos.gateway.registry.v1 import registry_pb2
 
 MAX_SPEC_BYTES = 256 * 1024
 MAX_BATCH = 1000
+# An owner's name, and a key's id behind it.
+MAX_SIGNER = 256
 MAX_ATTEMPTS = 10_000
 EXIT_CODES = 255
 # Seconds that a lease may last.
@@ -62,7 +64,8 @@ def creation(request: registry_pb2.CreateJobRequest) -> Creation:
     owner = check.required(request.owner, "owner")
     key = check.required(request.idempotency_key, "idempotency_key")
     fingerprint = check.optional(request.fingerprint, "fingerprint", limit=check.MAX_NAME)
-    return Creation(owner, key, spec(request), fingerprint)
+    signed_by = check.optional(request.signed_by, "signed_by", limit=MAX_SIGNER)
+    return Creation(owner, key, spec(request), fingerprint, signed_by)
 
 
 def lease(value: duration_pb2.Duration) -> float:

@@ -44,14 +44,19 @@ class Registry:
         self._new_id = new_id
 
     def create(
-        self, owner: str, key: str, spec: job_pb2.JobSpec, fingerprint: str = ""
+        self,
+        owner: str,
+        key: str,
+        spec: job_pb2.JobSpec,
+        fingerprint: str = "",
+        signed_by: str = "",
     ) -> tuple[job_pb2.Job, bool]:
         """Writes a job down and queues it; the job, and whether it is new.
 
         Raises:
             AlreadyExistsError: the owner used the key for another request.
         """
-        creation = Creation(owner, key, spec, fingerprint)
+        creation = Creation(owner, key, spec, fingerprint, signed_by)
         fingerprint = creation.stands_for
         try:
             with self._store.write() as connection:

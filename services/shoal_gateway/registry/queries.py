@@ -101,6 +101,7 @@ def _job(row: sa.Row[Any]) -> job_pb2.Job:
     return job_pb2.Job(
         **{name: fields[name] for name in _COPIED},
         spec=job_pb2.JobSpec.FromString(row.spec),
+        signed_by=row.signed_by or "",
         lease_until=timestamp(row.lease_until),
         exit_code=row.exit_code,
         submitted_at=timestamp(row.submitted_at),

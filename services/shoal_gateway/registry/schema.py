@@ -105,6 +105,9 @@ jobs = Table(
     Column("submitted_at", Double, nullable=False),
     Column("started_at", Double),
     Column("ended_at", Double),
+    # The key whose signature was verified, "owner/key id". Nothing: it was not signed, or a
+    # registry without this column wrote the job down.
+    Column("signed_by", String(256)),
     UniqueConstraint("owner", "idempotency_key", name="jobs_key"),
     CheckConstraint(f"state IN ({_STATES})", name="jobs_state"),
     CheckConstraint("attempt <= attempt_limit", name="jobs_attempts"),

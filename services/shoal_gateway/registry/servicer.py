@@ -123,11 +123,15 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
     async def CreateJob(
         self, request: registry_pb2.CreateJobRequest, context: Any
     ) -> registry_pb2.CreateJobResponse:
-        owner = check.required(request.owner, "owner")
-        key = check.required(request.idempotency_key, "idempotency_key")
-        spec = checks.spec(request)
-        fingerprint = check.optional(request.fingerprint, "fingerprint", limit=check.MAX_NAME)
-        job, created = await self._writing(self._registry.create, owner, key, spec, fingerprint)
+        asked = checks.creation(request)
+        job, created = await self._writing(
+            self._registry.create,
+            asked.owner,
+            asked.key,
+            asked.spec,
+            asked.fingerprint,
+            asked.signed_by,
+        )
         return registry_pb2.CreateJobResponse(job=job, created=created)
 
     async def CreateJobs(

@@ -28,6 +28,7 @@ class Creation:
     key: str
     spec: job_pb2.JobSpec
     fingerprint: str = ""
+    signed_by: str = ""
 
     @property
     def stands_for(self) -> str:
@@ -136,9 +137,10 @@ def insert(connection: sa.Connection, creations: Sequence[tuple[str, Creation]])
                 "deadline": unix(spec.deadline) if spec.HasField("deadline") else None,
                 "attempt_limit": spec.max_attempts or rules.DEFAULT_MAX_ATTEMPTS,
                 "queued_seq": seq + 1,
+                "signed_by": creation.signed_by or None,
             }
         )
-        entries.append((seq, job_id, job_pb2.STATE_SUBMITTED, f"submitted by {creation.owner}"))
+        entries.append((seq, job_id, job_pb2.STATE_SUBMITTED, _told(creation)))
         entries.append((seq + 1, job_id, QUEUED, "waits for a scheduler"))
     connection.execute(
         jobs.insert().values(
@@ -157,6 +159,11 @@ def insert(connection: sa.Connection, creations: Sequence[tuple[str, Creation]])
         rows,
     )
     journal.append(connection, entries)
+
+
+def _told(creation: Creation) -> str:
+    by = f"submitted by {creation.owner}"
+    return f"{by}, signed with {creation.signed_by}" if creation.signed_by else by
 
 
 def _accepted(spec: job_pb2.JobSpec) -> bytes:

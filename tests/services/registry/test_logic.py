@@ -16,6 +16,7 @@ from shoal_gateway.errors import (
 from shoal_gateway.registry.claims import Holding, Report, Start
 from shoal_gateway.registry.rules import Ending
 from shoal_gateway.registry.schema import events, manifest_files, manifests
+from shoal_gateway.registry.submission import Creation
 from shoal_protos.gateway.model.v1 import job_pb2
 from shoal_protos.gateway.registry.v1 import registry_pb2
 from tests.services.registry.conftest import Outcome, manifest, spec
@@ -28,6 +29,21 @@ def states(hands, job_id):
         job_pb2.State.Name(event.state).removeprefix("STATE_")
         for event in hands.registry.get(job_id)[1]
     ]
+
+
+def test_a_job_says_who_signed_its_submit(hands):
+    job, _ = hands.registry.create("ada", "k", spec(), "", "ada/0badc0de")
+    assert job.signed_by == "ada/0badc0de"
+    found, events = hands.registry.get(job.id)
+    assert found.signed_by == "ada/0badc0de"
+    assert events[0].message == "submitted by ada, signed with ada/0badc0de"
+    plain = hands.submit()
+    assert hands.job(plain).signed_by == ""
+    many = hands.registry.create_many([Creation("ada", "m", spec(), signed_by="ada/1")], whole=True)
+    assert many[0].job.signed_by == "ada/1"
+    # A repeated submit is what it was, whoever signed it this time.
+    again, created = hands.registry.create("ada", "k", spec(), "", "ada/2")
+    assert (again.signed_by, created) == ("ada/0badc0de", False)
 
 
 def test_a_job_goes_all_the_way(hands):

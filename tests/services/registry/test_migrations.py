@@ -18,7 +18,7 @@ from shoal_protos.gateway.model.v1 import job_pb2
 from tests.services.registry.conftest import Hands
 
 VERSION = sa.table("alembic_version", sa.column("version_num"))
-LATEST = "0004"
+LATEST = "0005"
 
 
 @pytest.fixture
@@ -103,8 +103,11 @@ def test_a_store_from_before_migrations_is_adopted_with_what_is_in_it(store_url,
         connection.execute(sa.text("DROP INDEX jobs_deadlines"))
         connection.execute(sa.text("ALTER TABLE attempts DROP COLUMN manager_version"))
         connection.execute(sa.text("DROP TABLE fences"))
+        connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN signed_by"))
         connection.execute(
-            sa.text("DELETE FROM counters WHERE name IN ('oldest@0003', 'oldest@0004')")
+            sa.text(
+                "DELETE FROM counters WHERE name IN ('oldest@0003', 'oldest@0004', 'oldest@0005')"
+            )
         )
     made = Store(store_url)
     assert Hands(made).job(job_id).state == job_pb2.STATE_QUEUED

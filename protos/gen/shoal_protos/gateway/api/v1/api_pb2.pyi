@@ -185,6 +185,37 @@ class UploadResponse(google.protobuf.message.Message):
 global___UploadResponse = UploadResponse
 
 @typing.final
+class Signature(google.protobuf.message.Message):
+    """Shows who submits a job, and that it is the job that they meant. What is signed, and how, is in
+    docs/names-and-keys.md; the signature covers every field of the request but itself.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: builtins.int
+    SIGNED_AT_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    key_id: builtins.str
+    """Of a public key that is published for the owner."""
+    signature: builtins.bytes
+    """64 bytes of ed25519."""
+    @property
+    def signed_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was made, by the submitter's clock."""
+
+    def __init__(
+        self,
+        *,
+        key_id: builtins.str = ...,
+        signed_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        signature: builtins.bytes = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["signed_at", b"signed_at"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["key_id", b"key_id", "signature", b"signature", "signed_at", b"signed_at"]) -> None: ...
+
+global___Signature = Signature
+
+@typing.final
 class SubmitRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -211,6 +242,7 @@ class SubmitRequest(google.protobuf.message.Message):
     INPUTS_FIELD_NUMBER: builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: builtins.int
     START_WITHIN_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
     owner: builtins.str
     """Required, at most 128 characters."""
     idempotency_key: builtins.str
@@ -229,6 +261,12 @@ class SubmitRequest(google.protobuf.message.Message):
     def start_within(self) -> google.protobuf.duration_pb2.Duration:
         """Not started later than this after the submit. Unset: no bound."""
 
+    @property
+    def signature(self) -> global___Signature:
+        """Unset: unsigned, which a gateway may refuse. UNAUTHENTICATED when it does not verify. Not part of
+        what an idempotency key stands for: the same request may be signed again.
+        """
+
     def __init__(
         self,
         *,
@@ -239,9 +277,10 @@ class SubmitRequest(google.protobuf.message.Message):
         inputs: collections.abc.Iterable[shoal_protos.gateway.model.v1.job_pb2.FileRef] | None = ...,
         max_attempts: builtins.int = ...,
         start_within: google.protobuf.duration_pb2.Duration | None = ...,
+        signature: global___Signature | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["start_within", b"start_within"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["application", b"application", "idempotency_key", b"idempotency_key", "inputs", b"inputs", "max_attempts", b"max_attempts", "owner", b"owner", "parameters", b"parameters", "start_within", b"start_within"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["signature", b"signature", "start_within", b"start_within"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["application", b"application", "idempotency_key", b"idempotency_key", "inputs", b"inputs", "max_attempts", b"max_attempts", "owner", b"owner", "parameters", b"parameters", "signature", b"signature", "start_within", b"start_within"]) -> None: ...
 
 global___SubmitRequest = SubmitRequest
 

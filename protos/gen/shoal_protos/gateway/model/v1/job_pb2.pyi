@@ -371,6 +371,7 @@ class Job(google.protobuf.message.Message):
     SUBMITTED_AT_FIELD_NUMBER: builtins.int
     STARTED_AT_FIELD_NUMBER: builtins.int
     ENDED_AT_FIELD_NUMBER: builtins.int
+    SIGNED_BY_FIELD_NUMBER: builtins.int
     id: builtins.str
     owner: builtins.str
     idempotency_key: builtins.str
@@ -391,6 +392,8 @@ class Job(google.protobuf.message.Message):
     exit_code: builtins.int
     reason: builtins.str
     """Why it is in its state, for a person."""
+    signed_by: builtins.str
+    """The key whose signature its submit carried: "owner/key id". Empty: it was not signed."""
     @property
     def spec(self) -> global___JobSpec: ...
     @property
@@ -430,9 +433,10 @@ class Job(google.protobuf.message.Message):
         submitted_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         started_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         ended_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        signed_by: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "ended_at", b"ended_at", "exit_code", b"exit_code", "lease_until", b"lease_until", "manifest", b"manifest", "spec", b"spec", "started_at", b"started_at", "submitted_at", b"submitted_at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "attempt", b"attempt", "attempts", b"attempts", "cancelling", b"cancelling", "ended_at", b"ended_at", "exit_code", b"exit_code", "failures", b"failures", "fence", b"fence", "id", b"id", "idempotency_key", b"idempotency_key", "lease_owner", b"lease_owner", "lease_until", b"lease_until", "manifest", b"manifest", "owner", b"owner", "reason", b"reason", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "toxic_losses", b"toxic_losses", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "attempt", b"attempt", "attempts", b"attempts", "cancelling", b"cancelling", "ended_at", b"ended_at", "exit_code", b"exit_code", "failures", b"failures", "fence", b"fence", "id", b"id", "idempotency_key", b"idempotency_key", "lease_owner", b"lease_owner", "lease_until", b"lease_until", "manifest", b"manifest", "owner", b"owner", "reason", b"reason", "signed_by", b"signed_by", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "toxic_losses", b"toxic_losses", "version", b"version"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Job = Job

@@ -29,6 +29,7 @@ class CreateJobRequest(google.protobuf.message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: builtins.int
     SPEC_FIELD_NUMBER: builtins.int
     FINGERPRINT_FIELD_NUMBER: builtins.int
+    SIGNED_BY_FIELD_NUMBER: builtins.int
     owner: builtins.str
     """Required, at most 128 characters."""
     idempotency_key: builtins.str
@@ -38,6 +39,8 @@ class CreateJobRequest(google.protobuf.message.Message):
     that of `spec`. A caller that resolves requests sets it, because the same request may resolve
     to another spec later (a deadline counted from now, a newer version of an application).
     """
+    signed_by: builtins.str
+    """Whose signature the api has verified: "owner/key id". Empty: none."""
     @property
     def spec(self) -> shoal_protos.gateway.model.v1.job_pb2.JobSpec: ...
     def __init__(
@@ -47,9 +50,10 @@ class CreateJobRequest(google.protobuf.message.Message):
         idempotency_key: builtins.str = ...,
         spec: shoal_protos.gateway.model.v1.job_pb2.JobSpec | None = ...,
         fingerprint: builtins.str = ...,
+        signed_by: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["fingerprint", b"fingerprint", "idempotency_key", b"idempotency_key", "owner", b"owner", "spec", b"spec"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["fingerprint", b"fingerprint", "idempotency_key", b"idempotency_key", "owner", b"owner", "signed_by", b"signed_by", "spec", b"spec"]) -> None: ...
 
 global___CreateJobRequest = CreateJobRequest
 
