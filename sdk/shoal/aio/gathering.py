@@ -187,7 +187,7 @@ class DoubleBarrier:
             )
         except BaseException:
             self._kept = None
-            kept.leave()
+            await _give_up(self._directory, kept)
             raise
 
     async def leave(
@@ -206,7 +206,7 @@ class DoubleBarrier:
                 timeout,
             )
         finally:
-            kept.leave()
+            await _give_up(self._directory, kept)
 
 
 class Group:
@@ -301,9 +301,16 @@ async def _keep(
     try:
         await _there(directory, kept, timeout)
     except BaseException:
-        kept.leave()
+        await _give_up(directory, kept)
         raise
     return Keeping(kept)
+
+
+async def _give_up(directory: shoal.directory.Directory, kept: Kept) -> None:
+    """As `shoal.recipes.meeting.give_up`; who is cancelled once more does not wait for it."""
+    # Begun before anything is awaited.
+    gone = asyncio.wrap_future(kept.leave())
+    await asyncio.wait([gone], timeout=GOODBYE if directory.connected else 0.0)
 
 
 async def _there(

@@ -18,6 +18,7 @@ from shoal.directory import Directory, check_name
 from shoal.errors import CoordinationError
 from shoal.recipes.desk import Desk
 from shoal.recipes.kept import Kept
+from shoal.recipes.meeting import give_up
 from shoal.recipes.steps import Bell, Script
 from shoal.recipes.waits import patient, wait
 
@@ -316,7 +317,7 @@ class DoubleBarrier:
             )
         except BaseException:
             self._kept = None
-            kept.leave()
+            give_up(self._directory, kept)
             raise
 
     def leave(self, timeout: float | None = None) -> None:
@@ -336,4 +337,4 @@ class DoubleBarrier:
                 timeout,
             )
         finally:
-            kept.leave()
+            give_up(self._directory, kept)
