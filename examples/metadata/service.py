@@ -36,6 +36,9 @@ class Metadata(metadata_pb2_grpc.MetadataServicer):
 
     def lead(self, term: shoal.Term) -> None:
         """Is the writer until the term is over."""
+        # Before anything is promised: what a former writer still has under way is refused now, and
+        # not only when this one has written.
+        self._store.claim(term.fence)
         self._term = term
         try:
             term.over.wait()

@@ -35,6 +35,16 @@ class Store:
             found = store.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
         return None if found is None else str(found[0])
 
+    def claim(self, fence: int) -> None:
+        """Notes a new writer: from now on nothing is taken from those before it.
+
+        Raises:
+            StaleFenceError: a newer fence was seen.
+        """
+        with closing(self._connect()) as store, store:
+            store.execute("BEGIN IMMEDIATE")
+            _note(store, fence)
+
     def put(self, name: str, value: str, fence: int) -> None:
         """Writes a fact under a fence, in one transaction with the look at it.
 
@@ -43,9 +53,7 @@ class Store:
         """
         with closing(self._connect()) as store, store:
             store.execute("BEGIN IMMEDIATE")
-            noted = store.execute("UPDATE fence SET seen = ? WHERE seen <= ?", [fence, fence])
-            if noted.rowcount != 1:
-                raise StaleFenceError(f"fence {fence} is stale: another writer was promoted")
+            _note(store, fence)
             store.execute(
                 "INSERT INTO facts VALUES (?, ?, ?) ON CONFLICT (name)"
                 " DO UPDATE SET value = excluded.value, fence = excluded.fence",
@@ -54,3 +62,9 @@ class Store:
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self._path, timeout=30.0, isolation_level=None)
+
+
+def _note(store: sqlite3.Connection, fence: int) -> None:
+    noted = store.execute("UPDATE fence SET seen = ? WHERE seen <= ?", [fence, fence])
+    if noted.rowcount != 1:
+        raise StaleFenceError(f"fence {fence} is stale: another writer was promoted")

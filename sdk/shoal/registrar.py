@@ -125,7 +125,7 @@ class ZooKeeperRegistration:
     def say(self, status: Status) -> None:
         """Changes the status soon, without waiting for it; of several in a second the last counts.
 
-        At most one write in `STATUS_PAUSE` seconds. Without effect once it is withdrawn.
+        At most one write in `STATUS_PAUSE` seconds. Without effect once it drains or is withdrawn.
         """
         with self._lock:
             if self._withdrawn is not None:
@@ -237,7 +237,7 @@ class ZooKeeperRegistration:
             return
         with self._lock:
             status, self._status = self._status, None
-            if status is None or status is self.replica.status:
+            if status is None or self.replica.status in (status, Status.DRAINING):
                 return
             self.replica = replace(self.replica, status=status)
         self._said_at = time.monotonic()

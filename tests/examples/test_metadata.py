@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing, suppress
 from pathlib import Path
 
 import grpc
@@ -16,6 +18,7 @@ from examples.metadata.store import StaleFenceError, Store
 from shoal_protos.examples.metadata.v1 import metadata_pb2 as pb
 from shoal_protos.examples.metadata.v1 import metadata_pb2_grpc
 from tests.support.stopping import stop
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 WAIT = 60.0
@@ -27,6 +30,13 @@ def test_the_store_refuses_who_was_deposed(tmp_path):
     store.put("owner", "bob", 9)
     with pytest.raises(StaleFenceError, match="fence 5 is stale"):
         store.put("owner", "eve", 5)
+    assert store.get("owner") == "bob"
+    # One who was promoted and has not written yet counts, too.
+    store.claim(12)
+    with pytest.raises(StaleFenceError, match="fence 9 is stale"):
+        store.put("owner", "eve", 9)
+    with pytest.raises(StaleFenceError, match="fence 9 is stale"):
+        store.claim(9)
     assert store.get("owner") == "bob"
     assert store.get("nobody") is None
 
@@ -46,10 +56,23 @@ class Replica:
         )  # fmt: skip
         self.target = self.process.stdout.readline().strip()
 
+    def opened(self, path):
+        """Whether it has a file open. It opens the store for each call, and after its look."""
+        for each in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # It was closed meanwhile.
+                if each.readlink() == path:
+                    return True
+        return False
+
 
 @pytest.fixture
-def replicas(chroot, tmp_path):
-    made = [Replica(chroot, tmp_path / "facts.db", tmp_path / "cache") for _ in range(3)]
+def store(tmp_path):
+    return tmp_path / "facts.db"
+
+
+@pytest.fixture
+def replicas(chroot, store, tmp_path):
+    made = [Replica(chroot, store, tmp_path / "cache") for _ in range(3)]
     yield made
     for each in made:
         each.process.send_signal(signal.SIGCONT)
@@ -58,7 +81,7 @@ def replicas(chroot, tmp_path):
         each.process.stdout.close()
 
 
-def test_writes_go_on_when_the_writer_is_killed_or_stopped(replicas, directories):
+def test_writes_go_on_when_the_writer_is_killed_or_stopped(replicas, store, directories):
     directory = directories()
     directory.ready("metadata", count=3)
     # As often as it takes until somebody is promoted; a stopped one answers nothing.
@@ -84,20 +107,31 @@ def test_writes_go_on_when_the_writer_is_killed_or_stopped(replicas, directories
         assert second.replica != first.replica
         assert second.fence > first.fence
 
+        # The next one is stopped in the middle of a write: it has seen that it leads, and waits for
+        # the store, which somebody else is writing to.
         stopped = writer(second)
-        stop(stopped.process.pid)
-        third = put("four")
-        assert third.fence > second.fence
-        stopped.process.send_signal(signal.SIGCONT)
-        # Asked directly, the deposed one writes nothing.
         with grpc.insecure_channel(stopped.target) as direct:
-            with pytest.raises(grpc.RpcError) as caught:
-                metadata_pb2_grpc.MetadataStub(direct).Put(
-                    pb.PutRequest(name="owner", value="stale"), timeout=WAIT
+            deposed = metadata_pb2_grpc.MetadataStub(direct)
+            with closing(sqlite3.connect(store, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                late = deposed.Put.future(pb.PutRequest(name="owner", value="stale"), timeout=WAIT)
+                eventually(lambda: stopped.opened(store), WAIT)
+                stop(stopped.process.pid)
+                other.execute("ROLLBACK")
+                # The successor shows its fence before it has written anything.
+                eventually(
+                    lambda: other.execute("SELECT seen FROM fence").fetchone()[0] > second.fence,
+                    WAIT,
                 )
-            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            # It still reads.
-            read = metadata_pb2_grpc.MetadataStub(direct).Get(
-                pb.GetRequest(name="owner"), timeout=WAIT
-            )
-            assert read.value == "four"
+            third = put("four")
+            assert third.replica != second.replica
+            assert third.fence > second.fence
+            stopped.process.send_signal(signal.SIGCONT)
+            # Its write comes after the successor's, and the store refuses it.
+            assert late.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert f"fence {second.fence} is stale" in late.details()
+            # Asked again, it knows that it does not lead, and reads.
+            with pytest.raises(grpc.RpcError, match="only reads"):
+                deposed.Put(pb.PutRequest(name="owner", value="stale"), timeout=WAIT)
+            read = deposed.Get(pb.GetRequest(name="owner"), timeout=WAIT)
+            assert (read.value, read.replica) == ("four", second.replica)

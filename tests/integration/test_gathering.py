@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -23,6 +24,12 @@ WAIT = 60.0
 def nodes(operator, chroot, path):
     whole = f"/{chroot.partition('/')[2]}{path}"
     return sorted(operator.get_children(whole)) if operator.exists(whole) else []
+
+
+def watches(server):
+    """How many watches are set, by ZooKeeper's own count."""
+    facts = dict(line.split("\t", 1) for line in server.ask("mntr").splitlines() if "\t" in line)
+    return int(facts["zk_watch_count"])
 
 
 @pytest.fixture
@@ -134,7 +141,8 @@ class TestDoubleBarrier:
         barrier = shoal.DoubleBarrier(two[0], "x", 2)
         with pytest.raises(shoal.CoordinationTimeoutError, match="wait for 2 at barrier 'x'"):
             barrier.enter(0.3)
-        eventually(lambda: nodes(operator, chroot, "/barriers/x/members") == [])
+        # Already, and not soon: whoever comes next must not count it.
+        assert nodes(operator, chroot, "/barriers/x/members") == []
         barrier.leave()
         party = Party(two, 2)
         party.go.set()
@@ -183,6 +191,57 @@ class TestDoubleBarrier:
         party.start()
         party.join()
         assert "ready" not in nodes(operator, chroot, "/barriers/x")
+
+    def test_one_whose_session_is_lost_inside_counts_as_done_and_not_for_the_next_round(
+        self, two, zookeeper, operator, chroot
+    ):
+        first, second = (shoal.DoubleBarrier(each, "x", 2) for each in two)
+        with ThreadPoolExecutor() as pool:
+            for each in [pool.submit(each.enter, WAIT) for each in (first, second)]:
+                each.result(WAIT)
+        desk = two[0].desk()
+        before = desk.session.session_id
+        zookeeper.expire_session(desk.client.client_id)
+        eventually(lambda: desk.session.connected and desk.session.session_id != before, WAIT)
+        # What its lost session set off has been done when one more conversation has.
+        with shoal.MeetingPoint(two[0], "y").post({}, WAIT):
+            second.leave(WAIT)
+        assert nodes(operator, chroot, "/barriers/x/members") == []
+        with pytest.raises(shoal.CoordinationTimeoutError):
+            shoal.DoubleBarrier(two[1], "x", 2).enter(0.5)
+        first.leave(WAIT)
+
+    def test_one_that_lost_its_session_as_all_were_there_waits_for_the_next_round(
+        self, two, zookeeper, operator, chroot
+    ):
+        late = shoal.DoubleBarrier(two[0], "x", 2)
+        path = f"/{chroot.partition('/')[2]}/barriers/x"
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(late.enter, WAIT)
+            (name,) = eventually(lambda: nodes(operator, chroot, "/barriers/x/members"), WAIT)
+            zookeeper.expire_session(two[0].desk().client.client_id)
+            # A round that lists who has died, and another one who is inside.
+            operator.create(f"{path}/members/other")
+            operator.create(f"{path}/ready", json.dumps([name, "other"]).encode())
+            eventually(
+                lambda: {*nodes(operator, chroot, "/barriers/x/members")} - {name, "other"}, WAIT
+            )
+            with pytest.raises(TimeoutError):
+                waiting.result(0.5)
+            operator.delete(f"{path}/members/other")
+            shoal.DoubleBarrier(two[1], "x", 2).enter(WAIT)
+            waiting.result(WAIT)
+
+    def test_nobody_watches_who_is_there(self, own_zookeeper, directories):
+        directory = directories(f"{own_zookeeper.hosts}/g")
+        party = Party([directory] * 10, 11)
+        party.go.set()
+        party.start()
+        # Each its own node, and all together, for they share a session, the one that is awaited.
+        eventually(lambda: watches(own_zookeeper) == 11, WAIT)
+        with shoal.DoubleBarrier(directory, "x", 11, timeout=WAIT):
+            pass
+        party.join()
 
     def test_nonsense_is_refused(self, two):
         with pytest.raises(ValueError, match="at least one"):
@@ -234,6 +293,18 @@ class TestGroup:
             eventually(lambda: seen and [each.id for each in seen[-1]] == ["a"])
         end()
         assert "ZeroDivisionError" in caplog.text
+
+    def test_a_group_that_is_closed_is_followed_no_longer_until_it_is_asked_again(self, two):
+        group, other, seen = shoal.Group(two[0], "x"), shoal.Group(two[0], "x"), []
+        group.subscribe(seen.append)
+        eventually(lambda: seen == [()], WAIT)
+        group.close()
+        group.close()
+        with shoal.Group(two[1], "x").join("a"):
+            # One thread serves both: what the other one knows, the first would, too.
+            other.wait(1, timeout=WAIT)
+            assert [each.id for each in group.wait(1, timeout=WAIT)] == ["a"]
+        assert seen == [()]
 
 
 async def test_the_same_awaited(chroot, tmp_path, operator):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +12,7 @@ from shoal.aio.directory import Directory
 from shoal.aio.lock import tell
 from shoal.directory import check_name
 from shoal.errors import CoordinationError, CoordinationTimeoutError
-from shoal.recipes.barrier import MEMBERS, barrier_path, closed, entered, left, opened, passed
+from shoal.recipes.barrier import barrier_path, closed, entered, left, opened, passed, seat
 from shoal.recipes.group import NOTHING, GroupWatch, Members, group_path, of_flavor
 from shoal.recipes.kept import Kept
 from shoal.recipes.meeting import GOODBYE, heard, meeting_path
@@ -155,7 +154,6 @@ class DoubleBarrier:
         self.count = count
         self._directory = directory.sync
         self._timeout = timeout
-        self._name = ""
         self._kept: Kept | None = None
 
     async def __aenter__(self) -> Self:
@@ -179,19 +177,17 @@ class DoubleBarrier:
             raise CoordinationError(f"barrier {self.name!r} was entered through this object")
         desk = self._directory.desk()
         path = f"{desk.chroot}{self._path}"
-        self._name = uuid.uuid4().hex
-        kept = self._kept = Kept(desk, f"{path}/{MEMBERS}/{self._name}", {})
+        kept = self._kept = seat(desk, path)
         try:
-            await _there(self._directory, kept, timeout)
             await wait_aio(
                 self._directory,
                 f"the wait for {self.count} at barrier {self.name!r}",
-                lambda desk: entered(desk, path, self._name, self.count),
+                lambda desk: entered(desk, path, kept, self.count),
                 timeout,
             )
         except BaseException:
             self._kept = None
-            kept.leave()
+            await _give_up(self._directory, kept)
             raise
 
     async def leave(
@@ -206,11 +202,11 @@ class DoubleBarrier:
             await wait_aio(
                 self._directory,
                 f"the wait for all to leave barrier {self.name!r}",
-                lambda desk: left(desk, f"{desk.chroot}{self._path}", kept, self._name),
+                lambda desk: left(desk, f"{desk.chroot}{self._path}", kept),
                 timeout,
             )
         finally:
-            kept.leave()
+            await _give_up(self._directory, kept)
 
 
 class Group:
@@ -280,6 +276,12 @@ class Group:
             end()
         return self.members(flavor)
 
+    def close(self) -> None:
+        """Follows the group no longer, until it is asked again; see `shoal.Group.close`."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.close()
+
     def watch(self) -> GroupWatch:
         """What follows the group; made at the first use."""
         if self._watch is None:
@@ -299,9 +301,16 @@ async def _keep(
     try:
         await _there(directory, kept, timeout)
     except BaseException:
-        kept.leave()
+        await _give_up(directory, kept)
         raise
     return Keeping(kept)
+
+
+async def _give_up(directory: shoal.directory.Directory, kept: Kept) -> None:
+    """As `shoal.recipes.meeting.give_up`; who is cancelled once more does not wait for it."""
+    # Begun before anything is awaited.
+    gone = asyncio.wrap_future(kept.leave())
+    await asyncio.wait([gone], timeout=GOODBYE if directory.connected else 0.0)
 
 
 async def _there(

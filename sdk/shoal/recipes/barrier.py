@@ -18,7 +18,7 @@ from shoal.directory import Directory, check_name
 from shoal.errors import CoordinationError
 from shoal.recipes.desk import Desk
 from shoal.recipes.kept import Kept
-from shoal.recipes.meeting import wait_for
+from shoal.recipes.meeting import give_up
 from shoal.recipes.steps import Bell, Script
 from shoal.recipes.waits import patient, wait
 
@@ -138,12 +138,18 @@ class Barrier:
         )
 
 
-def entered(desk: Desk, path: str, mine: str, count: int) -> Script[None]:
-    """Waits until ``count`` are there; our own node is already.
+def seat(desk: Desk, path: str) -> Kept:
+    """The node of a participant that wants to enter."""
+    return Kept(desk, f"{path}/{MEMBERS}/{uuid.uuid4().hex}", {}, per_session=True)
+
+
+def entered(desk: Desk, path: str, mine: Kept, count: int) -> Script[None]:
+    """Waits until ``count`` are there, we among them.
 
     Nobody watches the list of who is there: whoever comes last sees that all are, and says so in
     one node that the others watch.
     """
+    yield from mine.arrived()
 
     def attempt() -> Script[None]:
         while True:
@@ -169,15 +175,21 @@ def _say_ready(desk: Desk, path: str, names: list[str]) -> Script[None]:
         return  # Another one has seen it, too.
 
 
-def _admitted(desk: Desk, path: str, mine: str, present: list[str]) -> Script[bool]:
-    """Whether the round that has begun is ours; else waits for a sign of its end."""
+def _admitted(desk: Desk, path: str, mine: Kept, present: list[str]) -> Script[bool]:
+    """Whether the round that has begun is ours; else waits for a sign of its end.
+
+    It is ours if it lists our node. One that was made again after a lost session has another name
+    and waits for the next round: the others have seen us die. Once we are in it is not made again,
+    or it would count for the next round, too.
+    """
     bell = Bell()
     try:
         data, stat = yield desk.client.get_async(f"{path}/{READY}", watch=bell.ring)
     except NoNodeError:
         return False
     listed = json.loads(data)
-    if mine in listed:
+    if mine.name in listed:
+        mine.settle()
         return True
     left = sorted(set(listed) & set(present))
     if not left:
@@ -200,7 +212,7 @@ def _tidy(desk: Desk, path: str, version: int) -> Script[None]:
         return  # Another one has.
 
 
-def left(desk: Desk, path: str, mine: Kept, name: str) -> Script[None]:
+def left(desk: Desk, path: str, mine: Kept) -> Script[None]:
     """Waits until all of the round have left; takes our own node away when its turn comes.
 
     Each watches one node: all that of the lowest name, whose owner watches the highest.
@@ -213,15 +225,15 @@ def left(desk: Desk, path: str, mine: Kept, name: str) -> Script[None]:
             except NoNodeError:
                 return  # The last has left, and tidied up.
             round_ = json.loads(data)
-            if name not in round_:
+            if mine.name not in round_:
                 return
             names = yield desk.client.get_children_async(f"{path}/{MEMBERS}")
             here = sorted(set(round_) & set(names))
-            if not here or here == [name]:
+            if not here or here == [mine.name]:
                 yield from _gone(mine)
                 yield from _tidy(desk, path, stat.version)
                 return
-            lowest = here[0] == name
+            lowest = here[0] == mine.name
             if not lowest:
                 yield from _gone(mine)
             awaited = here[-1] if lowest else here[0]
@@ -249,8 +261,8 @@ class DoubleBarrier:
             compute()
 
     A participant that dies before all are there does not count, from when its session has ended,
-    and one more is awaited. One that dies afterwards counts as done then. Whoever comes while a
-    round is under way waits for the next.
+    and one more is awaited. One that dies afterwards, or whose session is lost, counts as done then.
+    Whoever comes while a round is under way waits for the next.
 
     Args:
         directory: Whose session and chroot.
@@ -269,7 +281,6 @@ class DoubleBarrier:
         self.count = count
         self._directory = directory
         self._timeout = timeout
-        self._name = ""
         self._kept: Kept | None = None
 
     def __enter__(self) -> Self:
@@ -296,19 +307,17 @@ class DoubleBarrier:
             raise CoordinationError(f"barrier {self.name!r} was entered through this object")
         desk = self._directory.desk()
         path = f"{desk.chroot}{self._path}"
-        self._name = uuid.uuid4().hex
-        kept = self._kept = Kept(desk, f"{path}/{MEMBERS}/{self._name}", {})
+        kept = self._kept = seat(desk, path)
         try:
-            wait_for(self._directory, kept, timeout)
             wait(
                 self._directory,
                 f"the wait for {self.count} at barrier {self.name!r}",
-                lambda desk: entered(desk, path, self._name, self.count),
+                lambda desk: entered(desk, path, kept, self.count),
                 timeout,
             )
         except BaseException:
             self._kept = None
-            kept.leave()
+            give_up(self._directory, kept)
             raise
 
     def leave(self, timeout: float | None = None) -> None:
@@ -324,8 +333,8 @@ class DoubleBarrier:
             wait(
                 self._directory,
                 f"the wait for all to leave barrier {self.name!r}",
-                lambda desk: left(desk, f"{desk.chroot}{self._path}", kept, self._name),
+                lambda desk: left(desk, f"{desk.chroot}{self._path}", kept),
                 timeout,
             )
         finally:
-            kept.leave()
+            give_up(self._directory, kept)

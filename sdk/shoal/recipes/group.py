@@ -20,7 +20,7 @@ from shoal.directory import Directory, check_name
 from shoal.errors import CoordinationTimeoutError
 from shoal.recipes.desk import Desk
 from shoal.recipes.kept import Kept, read
-from shoal.recipes.meeting import GOODBYE, wait_for
+from shoal.recipes.meeting import GOODBYE, give_up, wait_for
 from shoal.recipes.steps import Bell, Script, Steps
 from shoal.recipes.waits import pause
 
@@ -205,7 +205,7 @@ class Group:
         try:
             wait_for(self._directory, kept, timeout)
         except BaseException:
-            kept.leave()
+            give_up(self._directory, kept)
             raise
         return Membership(kept)
 
@@ -241,6 +241,16 @@ class Group:
         finally:
             end()
         return self.members(flavor)
+
+    def close(self) -> None:
+        """Follows the group no longer, until it is asked again; memberships stay. Idempotent.
+
+        The directory's end does the same; this is for who looks at many groups, one after another.
+        """
+        with self._lock:
+            watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.close()
 
     def watch(self) -> GroupWatch:
         """What follows the group; made at the first use, and again in a forked child."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -109,7 +110,7 @@ class Posted:
         try:
             wait_for(directory, self._kept, timeout)
         except BaseException:
-            self._kept.leave()
+            give_up(directory, self._kept)
             raise
 
     def __enter__(self) -> Self:
@@ -130,6 +131,17 @@ class Posted:
         except TimeoutError:
             return False
         return True
+
+
+def give_up(directory: Directory, kept: Kept) -> None:
+    """Takes a kept node away and waits until it is gone: whoever looks next must not count it.
+
+    At most `GOODBYE` seconds; not at all while ZooKeeper is away, for then it can't go.
+    """
+    gone = kept.leave()
+    waits = directory.connected and not directory.on_own_thread()
+    with contextlib.suppress(TimeoutError):
+        gone.result(GOODBYE if waits else 0.0)
 
 
 def wait_for(directory: Directory, kept: Kept, timeout: float | None) -> None:

@@ -100,8 +100,9 @@ class FixedRegistration:
         self._write(self.replica)
 
     def say(self, status: Status) -> None:
-        """Changes the status, at once."""
-        self.update(status=status)
+        """Changes the status, at once. Without effect once it drains."""
+        if self.replica.status is not Status.DRAINING:
+            self.update(status=status)
 
     def withdraw(self) -> None:
         """Takes the replica out of the set."""
