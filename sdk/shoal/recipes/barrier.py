@@ -261,7 +261,7 @@ class DoubleBarrier:
             compute()
 
     A participant that dies before all are there does not count, from when its session has ended,
-    and one more is awaited. One that dies afterwards, or whose session is lost, counts as done then.
+    and one more is awaited. One that dies afterwards, or whose session is lost, counts as done.
     Whoever comes while a round is under way waits for the next.
 
     Args:
