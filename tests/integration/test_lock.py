@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -229,3 +230,21 @@ def test_kazoos_own_lock_and_ours_wait_for_each_other(two, operator, chroot):
         ours.acquire(wait=False)
     with ours:
         assert ours.held
+
+
+def test_a_forked_child_holds_nothing(two):
+    lock = shoal.Lock(two[0], "x")
+    with lock:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                code = 0 if not lock.held and not lock.release() else 2
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert lock.held
+        lock.check()
+        with pytest.raises(shoal.LockTakenError):
+            shoal.Lock(two[1], "x").acquire(wait=False)

@@ -174,6 +174,10 @@ class Leadership:
                     return
                 logger.warning("leadership of %r can't be stood for: %s", self.name, error)
                 worked = False
+            except Exception:
+                # Here nobody would hear of it, and nobody would stand any more.
+                logger.exception("leadership of %r: a candidacy failed", self.name)
+                worked = False
             failures = 0 if worked else failures + 1
             longest = min(AGAIN_LAST, AGAIN_FIRST * 2.0 ** min(failures, 10))
             with contextlib.suppress(TimeoutError):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -41,6 +42,8 @@ READERS = 4
 # Seconds between looks for expired leases, beside those that every Lease takes: nobody leases
 # while everything is full, and a cancelled job whose runner is gone must end all the same.
 SWEEP_EVERY = 1.0
+# Seconds after which a replica looks, whoever leads.
+BACKSTOP = 30.0
 # Refusals of a leader's fence after which it has no successor: longer than a session lasts.
 STALE = 30
 
@@ -103,13 +106,18 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
     async def keep_swept(self, alone: Callable[[], bool] = lambda: True) -> None:
         """Takes expired leases back without being the leader, until cancelled.
 
+        Once in `BACKSTOP` seconds whoever leads, for the leader may be stuck, or nobody may be
+        able to lead.
+
         Args:
             alone: Whether this replica has to do it at the moment: it can't hear of any leader.
         """
+        swept = time.monotonic()
         while True:
             await asyncio.sleep(self.sweep_every)
-            if alone():
+            if alone() or time.monotonic() - swept >= BACKSTOP:
                 await self._sweep(None)
+                swept = time.monotonic()
 
     async def _sweep(self, fence: int | None) -> None:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from shoal_gateway.registry import fences, servicer
@@ -44,6 +46,23 @@ def test_a_deposed_reaper_changes_nothing(hands):
     assert hands.job(holding.job_id).state == job_pb2.STATE_RUNNING
     # Who leads nothing does it by compare-and-set alone.
     assert hands.registry.sweep() == 1
+
+
+async def test_a_follower_looks_too_after_a_while(hands, monkeypatch):
+    monkeypatch.setattr(servicer, "BACKSTOP", 0.05)
+    holding = hands.running()
+    hands.expire(holding.job_id)
+    serving = RegistryServicer(hands.registry)
+    serving.sweep_every = 0.01
+    sweeping = asyncio.create_task(serving.keep_swept(lambda: False))
+    try:
+        async with asyncio.timeout(60):
+            while hands.job(holding.job_id).state != job_pb2.STATE_QUEUED:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)  # the store tells nobody
+    finally:
+        sweeping.cancel()
+        await asyncio.gather(sweeping, return_exceptions=True)
+        await serving.close()
 
 
 class Turns:
