@@ -50,7 +50,7 @@ class Directory(ChannelOwner):
 
     Args:
         hosts: ZooKeeper servers, comma-separated, and a chroot: ``zk1:2181,zk2:2181/gateway``.
-            The chroot is made when it is missing.
+            The first that announces or coordinates makes it; who only looks makes nothing.
         session_timeout: Asked of the server, seconds; it clamps it to 2–20 of its ticks.
         cache_dir: Where snapshots for starts without ZooKeeper are kept; default
             ``$SHOAL_CACHE_DIR`` or ``~/.cache/shoal``.

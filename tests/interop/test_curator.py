@@ -163,7 +163,9 @@ def test_a_java_class_for_the_payload_is_named_in_our_metadata(compiled, chroot,
         reader.end()
 
 
-def test_our_callers_call_what_curator_announces(compiled, chroot, directories):
+def test_our_callers_call_what_curator_announces(compiled, chroot, directories, operator):
+    # Java does not make a chroot, and our callers make nothing.
+    operator.ensure_path(f"/{chroot.partition('/')[2]}")
     directory = directories()
     with EchoServer("java's") as theirs, EchoServer("ours") as ours:
         port = theirs.port
