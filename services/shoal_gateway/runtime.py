@@ -20,6 +20,7 @@ import shoal.aio
 import shoal.directory
 from shoal.aio.server import Server as AioServer
 from shoal.drainreport import DrainReport
+from shoal_gateway.objectstore import ObjectStore, ObjectStoreError
 
 __all__ = [
     "RELEASE_FILE",
@@ -28,8 +29,10 @@ __all__ = [
     "common_options",
     "configure_logging",
     "installed_version",
+    "objects_option",
     "open_aio_directory",
     "open_directory",
+    "open_objects",
     "parser",
 ]
 
@@ -150,14 +153,34 @@ def common_options(options: argparse.Namespace) -> Common:
     )
 
 
+def objects_option(made: argparse.ArgumentParser) -> None:
+    """Adds ``--objects`` to a service that reads or writes objects."""
+    made.add_argument(
+        "--objects",
+        required=True,
+        metavar="URL",
+        help="where inputs, outputs and logs are kept: file:///absolute/path, or s3://bucket/prefix"
+        " (needs shoal[aws]; region and credentials are found as boto3 finds them)",
+    )
+
+
+def open_objects(made: argparse.ArgumentParser, url: str) -> ObjectStore:
+    """The store that ``--objects`` names; ends the process with a sentence when it can't be."""
+    try:
+        return ObjectStore.open(url)
+    except (ValueError, ObjectStoreError) as error:
+        made.exit(1, f"{made.prog}: --objects: {error}\n")
+
+
 def configure_logging(level: str) -> None:
     """One line per record to standard error: time, level, logger, message. Times are local."""
     logging.basicConfig(
         level=level, format=LOG_FORMAT, datefmt=LOG_TIME, stream=sys.stderr, force=True
     )
     if level != "DEBUG":
-        # Its INFO lines tell of every watch and ping; what matters of them the SDK says itself.
-        logging.getLogger("kazoo").setLevel(logging.WARNING)
+        # Their INFO lines tell of every watch, ping and credential; what matters we say ourselves.
+        for chatty in ("kazoo", "botocore"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def open_directory(options: Common) -> shoal.directory.Directory:
