@@ -30,8 +30,8 @@ class Stored:
     Attributes:
         key: Its name.
         size: Bytes.
-        sha256: Checksum, 64 hex digits. `ObjectStore.put` always says it; others leave it empty where
-            only reading would tell.
+        sha256: Checksum, 64 hex digits. `ObjectStore.put` always says it; others leave it empty
+            where only reading would tell.
     """
 
     key: str

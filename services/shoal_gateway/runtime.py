@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import shoal.aio
 import shoal.directory
 from shoal.aio.server import Server as AioServer
 from shoal.drainreport import DrainReport
+from shoal_gateway.aws.metadata import InstanceMetadata, MetadataError
 from shoal_gateway.objectstore import ObjectStore, ObjectStoreError
 
 __all__ = [
@@ -38,6 +40,9 @@ __all__ = [
 
 # Beside this file in a copy of the code that was given a name; see ``fleet/releases.py``.
 RELEASE_FILE = "RELEASE"
+
+# Where a replica listens unless it is told where it is.
+LOOPBACK = "127.0.0.1"
 
 LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s %(message)s"
 LOG_TIME = "%Y-%m-%dT%H:%M:%S"
@@ -92,6 +97,7 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
         epilog=f"examples:\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    made.set_defaults(program=made.prog)
     common = made.add_argument_group("options that every service takes")
     common.add_argument(
         "--zookeeper",
@@ -105,9 +111,9 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
     common.add_argument("--host", default="", metavar="NAME", help="label of the host it runs on")
     common.add_argument(
         "--bind",
-        default="127.0.0.1:0",
+        default=None,
         metavar="ADDR:PORT",
-        help="where to listen; port 0 takes a free one (default: %(default)s)",
+        help=f"where to listen; port 0 takes a free one (default: {LOOPBACK}:0)",
     )
     common.add_argument(
         "--advertise",
@@ -116,6 +122,14 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
         help="address that callers reach it at (default: that of --bind)",
     )
     common.add_argument("--zone", default="", help="label of the availability zone")
+    common.add_argument(
+        "--placement",
+        choices=["told", "ec2"],
+        default=os.environ.get("SHOAL_PLACEMENT") or "told",
+        help="where host, zone and address come from when they are not given: told: nowhere; ec2:"
+        " the instance's metadata (its id, availability zone and private IPv4 address)"
+        " (default: $SHOAL_PLACEMENT or told)",
+    )
     common.add_argument(
         "--version",
         default=installed_version(),
@@ -139,18 +153,39 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
 
 
 def common_options(options: argparse.Namespace) -> Common:
-    """The common options out of what was parsed."""
-    return Common(
+    """The common options out of what was parsed; asks the instance what it was not told.
+
+    Ends the process with a sentence when ``--placement ec2`` finds no instance.
+    """
+    told = Common(
         zookeeper=options.zookeeper,
         id=options.id or str(uuid.uuid4()),
         host=options.host,
-        bind=options.bind,
+        bind=options.bind or f"{LOOPBACK}:0",
         advertise=options.advertise,
         zone=options.zone,
         version=options.version,
         cache=options.cache,
         log_level=options.log_level,
     )
+    match options.placement:
+        case "told":
+            return told
+        case "ec2":
+            try:
+                found = InstanceMetadata().placement()
+            except MetadataError as error:
+                sys.exit(f"{options.program}: --placement ec2: {error}")
+            return replace(
+                told,
+                host=told.host or found.host,
+                zone=told.zone or found.zone,
+                bind=options.bind or f"{found.address}:0",
+                advertise=told.advertise or found.address,
+            )
+        case other:
+            # argparse looks at what was given, not at a default from the environment.
+            sys.exit(f"{options.program}: SHOAL_PLACEMENT is {other!r}; it may be told or ec2")
 
 
 def objects_option(made: argparse.ArgumentParser) -> None:
