@@ -43,6 +43,7 @@ class Moto:
         self._reader = threading.Thread(target=self.lines.extend, args=[self._process.stderr])
         self._reader.start()
         self._numbers = itertools.count(1)
+        self._clients = {}
         return self
 
     def __exit__(self, *_):
@@ -69,13 +70,15 @@ class Moto:
 
     def client(self, service):
         """A plain client of it, of no settings of ours."""
-        return boto3.client(
-            service,
-            endpoint_url=self.url,
-            region_name=REGION,
-            aws_access_key_id="testing",
-            aws_secret_access_key="testing",
-        )
+        if service not in self._clients:
+            self._clients[service] = boto3.client(
+                service,
+                endpoint_url=self.url,
+                region_name=REGION,
+                aws_access_key_id="testing",
+                aws_secret_access_key="testing",
+            )
+        return self._clients[service]
 
     def bucket(self):
         """A new bucket's name."""
