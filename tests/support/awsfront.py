@@ -145,6 +145,62 @@ def front(moto, monkeypatch):
     thread.join()
 
 
+class Leaving:
+    """Lifecycle hooks at an instance's end as AWS has them; the hooks themselves are moto's.
+
+    Attributes:
+        beats: Hooks that got a heartbeat.
+        completed: Hooks that were completed; at the last the instance goes.
+    """
+
+    def __init__(self, front, moto) -> None:
+        self._autoscaling = moto.client("autoscaling")
+        self._members = {}
+        self.beats = []
+        self.completed = []
+        front.answers |= {
+            "DescribeAutoScalingInstances": self._describe,
+            "RecordLifecycleActionHeartbeat": lambda asked: (
+                self.beats.append(self._hook(asked)) or {}
+            ),
+            "CompleteLifecycleAction": self._complete,
+        }
+
+    def hook(self, group, name, seconds=300, transition="TERMINATING"):
+        self._autoscaling.put_lifecycle_hook(
+            AutoScalingGroupName=group,
+            LifecycleHookName=name,
+            LifecycleTransition=f"autoscaling:EC2_INSTANCE_{transition}",
+            HeartbeatTimeout=seconds,
+            DefaultResult="ABANDON",
+        )
+
+    def set(self, instance, group, state):
+        self._members[instance] = {
+            "InstanceId": instance,
+            "AutoScalingGroupName": group,
+            "LifecycleState": state,
+            "HealthStatus": "HEALTHY",
+        }
+
+    def _describe(self, asked):
+        wanted = [value for key, value in asked.items() if key.startswith("InstanceIds.")]
+        found = [self._members[each] for each in wanted if each in self._members]
+        return {"AutoScalingInstances": found}
+
+    def _hook(self, asked):
+        member = self._members.get(asked["InstanceId"], {"LifecycleState": ""})
+        waits = member["LifecycleState"] == "Terminating:Wait"
+        if not waits or member["AutoScalingGroupName"] != asked["AutoScalingGroupName"]:
+            raise RefusedError("ValidationError", "No active Lifecycle Action found")
+        return asked["LifecycleHookName"]
+
+    def _complete(self, asked):
+        assert asked["LifecycleActionResult"] == "CONTINUE"
+        self.completed.append(self._hook(asked))
+        return {}
+
+
 class Refreshing:
     """Instance refreshes as AWS has them: one of a group at a time, each look finds more done.
 

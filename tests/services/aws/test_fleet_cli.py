@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from shoal import Replica, Status
-from shoal.server import Server
 from shoal_gateway.aws import refresh as refreshes
 from shoal_gateway.aws.instances import Instance
 from shoal_gateway.cli.app import run
@@ -59,31 +58,28 @@ def test_list_shows_a_fleet_or_all(account, shoal):
 
 def test_list_joins_what_the_directory_says(account, shoal, chroot, directories):
     members = account.group("g", 2, fleet="blue", role="services")
-    servers = []
-    for host, id_ in ((members[0], "registry-a"), ("somewhere", "registry-b")):
-        servers.append(Server("registry", id=id_, version="1.2.3", host=host))
-        servers[-1].start(directories())
-    try:
-        eventually(lambda: len(directories().ready("registry", timeout=30)) == 2)
-        code, out, _ = shoal("fleet", "list", "-n", "blue", "--zk", chroot, "--json")
-        assert code == 0
-        found = json.loads(out)
-        hosted = {each["id"]: each["replicas"] for each in found["instances"]}
-        (replica,) = hosted[members[0]]
-        assert (replica["id"], replica["version"], replica["status"]) == (
-            "registry-a",
-            "1.2.3",
-            "UP",
-        )
-        assert hosted[members[1]] == []
-        assert [each["id"] for each in found["elsewhere"]] == ["registry-b"]
-        assert found["directory"].startswith("connected")
-        _, out, complained = shoal("--zookeeper", chroot, "fleet", "list", "-n", "blue")
-        assert "registry 1.2.3 UP" in out
-        assert "registry-b on somewhere" in complained
-    finally:
-        for each in servers:
-            each.stop(0)
+    directory = directories()
+    for port, host in enumerate((members[0], "somewhere"), start=1):
+        id_ = f"registry-{port}"
+        replica = Replica(id_, "127.0.0.1", port, version="1.2.3", host=host)
+        directory.announce("registry", replica)
+    eventually(lambda: len(directory.watch("registry").replicas()) == 2)
+    code, out, _ = shoal("fleet", "list", "-n", "blue", "--zk", chroot, "--json")
+    assert code == 0
+    found = json.loads(out)
+    hosted = {each["id"]: each["replicas"] for each in found["instances"]}
+    (replica,) = hosted[members[0]]
+    assert (replica["id"], replica["version"], replica["status"]) == (
+        "registry-1",
+        "1.2.3",
+        "UP",
+    )
+    assert hosted[members[1]] == []
+    assert [each["id"] for each in found["elsewhere"]] == ["registry-2"]
+    assert found["directory"].startswith("connected")
+    _, out, complained = shoal("--zookeeper", chroot, "fleet", "list", "-n", "blue")
+    assert "registry 1.2.3 UP" in out
+    assert "registry-2 on somewhere" in complained
 
 
 def test_replicas_are_joined_by_host_or_address():
