@@ -54,6 +54,14 @@ class Account:
         ]
         return sorted(each["InstanceId"] for each in group["Instances"])
 
+    def ever(self, **tags):
+        """Ids of all instances with these tags, ended ones too."""
+        filters = [
+            {"Name": f"tag:{each['Key']}", "Values": [each["Value"]]} for each in _tags(tags)
+        ]
+        found = self.ec2.describe_instances(Filters=filters)["Reservations"]
+        return {each["InstanceId"] for one in found for each in one["Instances"]}
+
     def state(self, id_):
         (reservation,) = self.ec2.describe_instances(InstanceIds=[id_])["Reservations"]
         return reservation["Instances"][0]["State"]["Name"]

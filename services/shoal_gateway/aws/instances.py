@@ -177,6 +177,24 @@ class Ec2Fleet:
         with clients.spoken(f"{instance.id} can't be started"):
             self._ec2.start_instances(InstanceIds=[instance.id])
 
+    def whole(self, group: str) -> bool:
+        """Whether a group has as many healthy instances in service as it is to have.
+
+        Raises:
+            AwsError: AWS does not say, or there is no such group.
+        """
+        with clients.spoken(f"group {group} can't be looked at"):
+            answer = self._autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[group])
+        for each in answer["AutoScalingGroups"]:
+            good = [
+                member
+                for member in each["Instances"]
+                if member["LifecycleState"] == "InService"
+                and member["HealthStatus"].upper() == "HEALTHY"
+            ]
+            return len(good) >= int(each["DesiredCapacity"])
+        raise AwsError(f"there is no autoscaling group {group}")
+
     def groups(self, role: str = SERVICES_ROLE) -> tuple[str, ...]:
         """Names of the fleet's autoscaling groups of a role, sorted.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 
 from shoal.directory import Directory
@@ -77,3 +78,20 @@ class Where:
 def print_json(document: Any) -> None:
     """For scripts: JSON and nothing else, whatever the terminal."""
     out.print(json.dumps(document, indent=2), soft_wrap=True, markup=False, highlight=False)
+
+
+def sure(question: str, yes: bool) -> None:
+    """Asks before something that can't be taken back; goes on only after a yes.
+
+    Args:
+        question: Says what will happen.
+        yes: It was answered on the command line.
+
+    Raises:
+        ValueError: nobody is there to be asked.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ValueError(f"{question} Nobody can be asked here; say --yes")
+    typer.confirm(question, abort=True)

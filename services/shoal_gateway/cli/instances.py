@@ -18,7 +18,7 @@ from shoal_gateway.aws.instances import SERVICES_ROLE, Ec2Fleet, Instance, find,
 from shoal_gateway.aws.refresh import Refresh, Refreshes, Undo, Wish
 from shoal_gateway.aws.restart import ALL_UNITS, Restarts
 from shoal_gateway.cli import render
-from shoal_gateway.cli.context import Where, err, out, print_json
+from shoal_gateway.cli.context import Where, err, out, print_json, sure
 from shoal_gateway.cli.root import Json, app, bar, where
 from shoal_gateway.fleet.layout import SERVICES
 
@@ -168,7 +168,7 @@ def terminate_instance(
     after = "no other takes its place"
     if found.group:
         after = f"group {found.group} " + ("gets one smaller" if shrink else "starts another")
-    _sure(
+    sure(
         f"Terminate {found.id} ({found.role or 'no role'}, {found.zone}, {found.address}) of fleet"
         f" {name}? {after.capitalize()}.",
         yes,
@@ -309,14 +309,6 @@ def _tell(refresh: Refresh) -> None:
     said = f"{refresh.group}: refresh {refresh.id}{to} is {refresh.status} at {refresh.percent} %"
     style = "green" if refresh.good else "red" if refresh.over else "yellow"
     out.print(said + reason, markup=False, highlight=False, soft_wrap=True, style=style)
-
-
-def _sure(question: str, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise ValueError(f"{question} Nobody can be asked here; say --yes")
-    typer.confirm(question, abort=True)
 
 
 def _replicas(meant: Where) -> tuple[list[tuple[str, Replica]], str]:
