@@ -1,4 +1,4 @@
-"""The failure experiment's EC2 mode against moto: whom it touches, whom never, and what it notes."""
+"""The failure experiment's EC2 mode against moto: whom it hits, whom never, and what it notes."""
 
 import json
 import random
