@@ -11,6 +11,9 @@ import pytest
 from shoal_gateway import s3store
 from shoal_gateway.objectstore import ObjectStore, ObjectStoreError
 from shoal_gateway.s3store import S3ObjectStore
+from tests.support.awsfront import RefusedError, front
+
+__all__ = ["front"]
 
 MIB = 1024 * 1024
 # The least that S3 (and moto) takes as a part that is not the last.
@@ -225,6 +228,23 @@ def test_a_download_that_never_gets_on_is_given_up(store, cut):
     with pytest.raises(ObjectStoreError, match="large can't be read"):
         for _ in through.get("large"):
             pass
+
+
+def test_throttling_is_waited_out_and_a_denial_is_said(bucket, front):
+    store = ObjectStore.open(f"s3://{bucket}/objects")
+    front.failing["PUT"] = [RefusedError("SlowDown", status=503)] * 2
+    store.put("x", [b"content"])
+    front.failing["GET"] = [RefusedError("SlowDown", status=503)]
+    assert b"".join(store.get("x")) == b"content"
+    assert (front.count["PUT"], front.failing["PUT"], front.failing["GET"]) == (3, [], [])
+    front.failing["PUT"] = [RefusedError("AccessDenied", "no s3:PutObject for you", 403)]
+    with pytest.raises(
+        ObjectStoreError, match=r"x can't be stored: access denied.*no s3:PutObject"
+    ):
+        store.put("x", [b"other"])
+    front.failing["GET"] = [RefusedError("ExpiredToken", "old", 400)]
+    with pytest.raises(ObjectStoreError, match="the credentials have expired"):
+        store.get("x")
 
 
 @pytest.mark.parametrize(

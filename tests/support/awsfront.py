@@ -17,6 +17,8 @@ from xml.sax.saxutils import escape
 
 import pytest
 
+# Headers of a connection, which are this server's own.
+_OWN = {"connection", "content-length", "date", "server", "transfer-encoding"}
 _NAMESPACE = "http://autoscaling.amazonaws.com/doc/2011-01-01/"
 
 
@@ -33,7 +35,7 @@ class Front:
     """The server.
 
     Attributes:
-        failing: Errors by action, each answered once, before anything else is.
+        failing: Errors by action, each answered once, before anything else is; S3's by method.
         answers: Functions of a request's parameters by action, for autoscaling, which speaks XML;
             what is in neither is moto's.
         json: The same for SSM.
@@ -49,7 +51,7 @@ class Front:
         self.count = Counter()
 
     def handle(self, method, path, headers, body):
-        action, parameters, form = _read(headers, body)
+        action, parameters, form = _read(method, headers, body)
         self.count[action] += 1
         self.calls[action].append(parameters)
         try:
@@ -64,7 +66,7 @@ class Front:
                     _xml(action, self.answers[action](parameters)),
                 )
         except RefusedError as error:
-            return error.status, {}, _error(error, form, action)
+            return error.status, {}, _error(error, form)
         connection = http.client.HTTPConnection(self._target, timeout=30)
         try:
             connection.request(method, path, body, headers)
@@ -74,12 +76,12 @@ class Front:
             connection.close()
 
 
-def _read(headers, body):
+def _read(method, headers, body):
     target = headers.get("X-Amz-Target")
     if target:
         return target.rpartition(".")[2], json.loads(body or b"{}"), "json"
     if "form" not in headers.get("Content-Type", ""):
-        return "", {}, "rest"
+        return method, {}, "rest"
     parameters = dict(parse_qsl(body.decode(), keep_blank_values=True))
     form = "ec2" if parameters["Version"].startswith("2016") else "query"
     return parameters["Action"], parameters, form
@@ -100,11 +102,13 @@ def _xml(action, result):
     ).encode()
 
 
-def _error(error, form, action):
+def _error(error, form):
     code, message = escape(error.code), escape(str(error))
     if form == "json":
         return json.dumps({"__type": error.code, "message": str(error)}).encode()
     inner = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    if form == "rest":
+        return inner.encode()
     if form == "ec2":
         return f"<Response><Errors>{inner}</Errors><RequestID>front</RequestID></Response>".encode()
     return f"<ErrorResponse>{inner}<RequestId>front</RequestId></ErrorResponse>".encode()
@@ -122,9 +126,11 @@ def front(moto, monkeypatch):
             status, answered, text = made.handle(self.command, self.path, headers, body)
             self.send_response(status)
             for key, value in answered.items():
-                if key.lower() in ("content-type", "x-amzn-requestid"):
+                if key.lower() not in _OWN:
                     self.send_header(key, value)
-            self.send_header("Content-Length", str(len(text)))
+            # What HEAD answers is as long as what GET would.
+            length = answered.get("content-length") if self.command == "HEAD" else None
+            self.send_header("Content-Length", length or str(len(text)))
             self.end_headers()
             self.wfile.write(text)
 

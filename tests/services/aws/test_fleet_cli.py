@@ -1,7 +1,6 @@
 """``shoal fleet`` as a user types it."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -255,10 +254,7 @@ def test_without_boto3_the_extra_is_named(shoal, monkeypatch):
     assert "pip install 'shoal[aws]'" in complained
 
 
-def test_help_has_examples():
-    environment = os.environ | {"COLUMNS": "120"}
-    for command in ("list", "restart-instance", "terminate-instance", "upgrade"):
-        done = subprocess.run(
-            [SHOAL, "fleet", command, "--help"], capture_output=True, text=True, env=environment
-        )
-        assert f"Examples:  shoal fleet {command}" in done.stdout
+@pytest.mark.parametrize("command", ["list", "restart-instance", "terminate-instance", "upgrade"])
+def test_help_has_examples(shoal, command):
+    _, out, _ = shoal("fleet", command, "--help")
+    assert f"Examples:  shoal fleet {command}" in out
