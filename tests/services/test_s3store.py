@@ -106,7 +106,7 @@ def test_parts_of_what_failed_are_given_up(store, moto, bucket, kind):
 def test_a_stream_of_any_length_takes_the_memory_of_a_few_parts(store):
     tracemalloc.start()
     try:
-        store.put("large", blocks(80, MIB))
+        store.put("large", blocks(40))
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
