@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import grpc
 import pytest
@@ -59,8 +60,6 @@ class AioServing:
     """An asyncio server on a loop of its own."""
 
     def __init__(self, directory, tls, **options) -> None:
-        import threading
-
         self._directory, self._tls, self._options = directory, tls, options
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
@@ -216,7 +215,9 @@ def test_a_replica_with_two_doors_is_called_at_the_right_one(
 
 def test_a_server_without_its_own_certificate_does_not_start(directory, certificates):
     server = shoal.Server("echo", tls=certificates.of("api"))
-    with pytest.raises(shoal.TlsError, match="callers of 'echo' want one of echo.shoal.internal"):
+    with pytest.raises(
+        shoal.TlsError, match=r"callers of 'echo' want one of echo\.shoal\.internal"
+    ):
         server.serve(directory)
 
 
