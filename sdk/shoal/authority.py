@@ -180,6 +180,11 @@ class Authority:
         places = sorted(each.parent for each in self.directory.glob(f"*/{CERTIFICATE}"))
         return [described(place, self.domain) for place in places]
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is one."""
+        return self._file.exists()
+
     def own(self) -> Issued:
         """The authority's own certificate.
 

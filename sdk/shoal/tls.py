@@ -237,14 +237,8 @@ def server_credentials(files: TlsFiles, service: str) -> grpc.ServerCredentials:
         TlsError: the certificate is another service's, and callers would refuse it.
         ValueError: the service's name can't stand in a certificate.
     """
-    wanted = server_name(service, files.tls.domain)
+    check_service(files, service)
     material = files.current()
-    if wanted not in material.names:
-        raise TlsError(
-            f"{files.tls.certificate} is a certificate of {', '.join(material.names) or 'nobody'}, "
-            f"and callers of '{service}' want one of {wanted}: issue that "
-            f"(shoal certs issue DIR {service})"
-        )
     # Each time on one of grpc's own threads, in a handshake: what is the same is not read again.
     given = material
 
@@ -261,6 +255,23 @@ def server_credentials(files: TlsFiles, service: str) -> grpc.ServerCredentials:
         fetch,  # type: ignore[arg-type] # None is grpc's word for no change, which its stubs forgot
         require_client_authentication=True,
     )
+
+
+def check_service(files: TlsFiles, service: str) -> None:
+    """Refuses a certificate that callers of a service would refuse.
+
+    Raises:
+        TlsError: it is another service's.
+        ValueError: the service's name can't stand in a certificate.
+    """
+    wanted = server_name(service, files.tls.domain)
+    names = files.current().names
+    if wanted not in names:
+        raise TlsError(
+            f"{files.tls.certificate} is a certificate of {', '.join(names) or 'nobody'}, and "
+            f"callers of '{service}' want one of {wanted}: issue that "
+            f"(shoal certs issue DIR {service})"
+        )
 
 
 def _examined(tls: Tls) -> Material:

@@ -10,6 +10,7 @@ import grpc
 from shoal.errors import ShoalError
 from shoal.testing.installed import ZooKeeperError
 from shoal_gateway.cli import (  # noqa: F401 - they add their commands
+    certs,
     config,
     experiments,
     fleets,
