@@ -226,7 +226,8 @@ class Authority:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         try:
-            self._own.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._own.mkdir(mode=0o700, exist_ok=True)
             with (self._own / ".lock").open("w") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 yield

@@ -141,7 +141,7 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
     common.add_argument(
         "--tls",
         type=partial(_certificate, service),
-        default=os.environ.get(ENVIRONMENT),
+        default=os.environ.get(ENVIRONMENT) or None,
         metavar="DIR",
         help="directory with tls.crt, tls.key and ca.crt, of which `shoal certs` makes some for"
         " development: it then speaks TLS only, and takes no caller without a certificate; read"

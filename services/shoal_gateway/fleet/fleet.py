@@ -11,7 +11,7 @@ from pathlib import Path
 
 from shoal.directory import Directory
 from shoal.testing import ZooKeeperEnsemble, ZooKeeperServer
-from shoal.tls import Tls
+from shoal.tls import ENVIRONMENT, Tls
 from shoal_gateway.access import OPERATOR
 from shoal_gateway.fleet import certs, layout, processes
 from shoal_gateway.fleet.arrival import Progress, await_announced, silent
@@ -356,7 +356,8 @@ class Fleet:
                 process = processes.spawn(
                     place.command(state, replica),
                     log=place.log(replica),
-                    environment={**marks, **code},
+                    # A certificate of whoever started us is no service's.
+                    environment={**marks, **code, ENVIRONMENT: ""},
                 )
             except OSError as error:
                 raise FleetError(f"{replica.id} could not be started: {error}") from error
