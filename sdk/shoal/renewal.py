@@ -25,6 +25,8 @@ POLL = 2.0
 LOOK = 0.05
 # A new connection that does not stand after this long is worth a warning.
 PATIENCE = 10.0
+# Connections that are made at a time: a caller of a thousand replicas must not stand still for it.
+AT_ONCE = 16
 
 
 class Renewal:
@@ -59,6 +61,13 @@ class Renewal:
         if pool.closed:
             self._drop_all()
             return
+        try:
+            self._renew(pool)
+        finally:
+            waiting = len(self._making) > len(self._complained)
+            self._again(LOOK if waiting else POLL)
+
+    def _renew(self, pool: Pool) -> None:
         material = self._files.current()
         for node in pool.balancer.snapshot.everyone().values():
             endpoint = node.endpoint
@@ -80,10 +89,10 @@ class Renewal:
                     PATIENCE,
                     self._files.tls.certificate,
                 )
-        self._again(LOOK if self._making else POLL)
 
     def _prepare(self, pool: Pool, node: ReplicaNode) -> None:
-        if node not in self._making:
+        # Those that nobody takes don't hold up the others.
+        if node not in self._making and len(self._making) - len(self._complained) < AT_ONCE:
             self._making[node] = (node.endpoint.anew(), pool.clock())
 
     def _drop_all(self) -> None:

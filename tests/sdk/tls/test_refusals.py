@@ -49,8 +49,10 @@ def server(request, directory, certificates):
         made = shoal.Server("echo", linger=0.2, tls=tls)
         echo_pb2_grpc.add_EchoServicer_to_server(Echo("echo"), made)
         made.serve(directory)
-        yield made
-        assert made.stop(0).wait(30)
+        try:
+            yield made
+        finally:
+            assert made.stop(0).wait(30)
         return
     with AioServing(directory, tls) as made:
         yield made
@@ -229,8 +231,10 @@ def guarded(request, directory, certificates):
         made = shoal.Server("echo", linger=0.2, tls=tls, callers={"api"})
         echo_pb2_grpc.add_EchoServicer_to_server(Echo("echo"), made)
         made.serve(directory)
-        yield made
-        assert made.stop(0).wait(30)
+        try:
+            yield made
+        finally:
+            assert made.stop(0).wait(30)
         return
     with AioServing(directory, tls, callers={"api"}) as made:
         yield made

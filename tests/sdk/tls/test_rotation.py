@@ -153,9 +153,11 @@ def fleet(kind, directory, certificates):
             echo_pb2_grpc.add_EchoServicer_to_server(echo, server)
             server.serve(directory)
             servers.append(server)
-        yield seen
-        for server in servers:
-            assert server.stop(0).wait(DEADLINE)
+        try:
+            yield seen
+        finally:
+            for server in servers:
+                assert server.stop(0).wait(DEADLINE)
         return
 
     ready, stop = threading.Event(), None
@@ -179,10 +181,12 @@ def fleet(kind, directory, certificates):
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
     assert ready.wait(DEADLINE)
-    yield seen
-    loop.call_soon_threadsafe(stop.set)
-    thread.join(DEADLINE)
-    assert not thread.is_alive()
+    try:
+        yield seen
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
