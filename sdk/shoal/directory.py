@@ -22,6 +22,7 @@ from shoal.errors import RegistrationError
 from shoal.registrar import ZooKeeperRegistration
 from shoal.servicewatch import ServiceWatch
 from shoal.session import HandlerFactory, Session
+from shoal.tls import Tls
 from shoal.worker import Worker
 from shoal_balancer import Replica
 
@@ -62,8 +63,11 @@ class Directory(ChannelOwner):
             ``SequentialEventletHandler``; by default gevent's where gevent has patched threading,
             else threads.
         rng: Spreads reads and writes over time.
+        tls: Certificate and trusted authorities, with which its channels call; None for plaintext.
+            ZooKeeper is spoken to in plaintext either way.
 
     Raises:
+        TlsError: the certificate or the authorities can't be used.
         ValueError: ``hosts`` can't be read, or a duration is not positive.
     """
 
@@ -80,8 +84,9 @@ class Directory(ChannelOwner):
         resync_every: float = 60.0,
         handler: HandlerFactory | None = None,
         rng: random.Random | None = None,
+        tls: Tls | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(tls)
         servers, chroot = parse_hosts(hosts)
         for name, seconds in (
             ("session_timeout", session_timeout),
@@ -189,7 +194,7 @@ class Directory(ChannelOwner):
             service: The service's name.
             replica: What to announce; its ``registered_at`` is set when it is 0.
             timeout: Seconds to wait for ZooKeeper.
-            secure: Whether the port speaks TLS.
+            secure: Whether the port speaks TLS; a replica with an ``ssl_port`` says so itself.
             contract: What it serves, for callers who ask; published beside it.
 
         Raises:
@@ -205,8 +210,10 @@ class Directory(ChannelOwner):
         if not replica.registered_at:
             # To the millisecond, as it is written: callers see the very same replica.
             replica = replace(replica, registered_at=round(time.time(), 3))
+        if secure and replica.ssl_port is None:
+            replica = replace(replica, ssl_port=replica.port)
         path = f"{self.services_path}/{service}/{replica.id}"
-        size = len(instance.encode(service, replica, secure=secure))
+        size = len(instance.encode(service, replica))
         if size > instance.LARGEST:
             raise RegistrationError(
                 f"{path} would hold {size} bytes, and every caller reads them at each change: at "
@@ -225,7 +232,6 @@ class Directory(ChannelOwner):
                 path,
                 service,
                 replica,
-                secure=secure,
                 worker=self._worker,
                 rng=self._rng,
                 forget=self._registrations.discard,

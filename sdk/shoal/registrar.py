@@ -50,7 +50,6 @@ class ZooKeeperRegistration:
         path: Of the node, chroot included.
         service: The service's name.
         replica: What to announce.
-        secure: Whether its port speaks TLS.
         worker: The directory's worker thread.
         rng: Spreads writes over time.
         forget: Called once when the announcement is withdrawn.
@@ -64,7 +63,6 @@ class ZooKeeperRegistration:
         service: str,
         replica: Replica,
         *,
-        secure: bool,
         worker: Worker,
         rng: random.Random,
         forget: Callable[[ZooKeeperRegistration], None],
@@ -74,7 +72,6 @@ class ZooKeeperRegistration:
         self.service = service
         self.replica = replica
         self._session = session
-        self._secure = secure
         self._worker = worker
         self._rng = rng
         self._forget = forget
@@ -210,7 +207,7 @@ class ZooKeeperRegistration:
             if self._contract is not None:
                 # Before the replica, so that nobody hears of a digest that can't be read.
                 publish(self._session, *self._contract)
-            mended = self._mend(instance.encode(self.service, wanted, secure=self._secure))
+            mended = self._mend(instance.encode(self.service, wanted))
         except KazooException as error:
             mended = False
             delay = min(RETRY_LAST, RETRY_FIRST * 2.0**self._failures)
@@ -323,7 +320,7 @@ class ZooKeeperRegistration:
     def _say_farewell(self, done: threading.Event) -> None:
         if self.replica.routable and self._session.connected:
             leaving = replace(self.replica, status=Status.DRAINING, enabled=False)
-            data = instance.encode(self.service, leaving, secure=self._secure)
+            data = instance.encode(self.service, leaving)
             try:
                 if self._is_ours():
                     self._session.wait(self._session.client.set_async(self.path, data))

@@ -13,6 +13,7 @@ import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ import shoal.aio
 import shoal.directory
 from shoal.aio.server import Server as AioServer
 from shoal.drainreport import DrainReport
+from shoal.errors import TlsError
+from shoal.tls import ENVIRONMENT, Tls, check_service, files_of
+from shoal_gateway.access import CALLERS
 from shoal_gateway.aws.metadata import InstanceMetadata, MetadataError
 from shoal_gateway.objectstore import ObjectStore, ObjectStoreError
 
@@ -61,6 +65,13 @@ class Common:
     version: str
     cache: Path | None
     log_level: str
+    tls: Tls | None = None
+
+    def door(self, service: str) -> dict[str, Any]:
+        """Whom a service lets in, as keyword arguments of `shoal.Server`."""
+        if self.tls is None:
+            return {}
+        return {"tls": self.tls, "callers": CALLERS[service]}
 
     def identity(self) -> dict[str, Any]:
         """What a replica says of itself, as keyword arguments of `shoal.Server`."""
@@ -144,6 +155,15 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
         " (default: $SHOAL_CACHE_DIR or ~/.cache/shoal)",
     )
     common.add_argument(
+        "--tls",
+        type=partial(_certificate, service),
+        default=os.environ.get(ENVIRONMENT) or None,
+        metavar="DIR",
+        help="directory with tls.crt, tls.key and ca.crt, of which `shoal certs` makes some for"
+        " development: it then speaks TLS only, and takes no caller without a certificate; read"
+        " again when they change (default: $SHOAL_TLS, else plain text)",
+    )
+    common.add_argument(
         "--log-level",
         default="INFO",
         choices=["DEBUG", "INFO", "WARNING", "ERROR"],
@@ -167,6 +187,7 @@ def common_options(options: argparse.Namespace) -> Common:
         version=options.version,
         cache=options.cache,
         log_level=options.log_level,
+        tls=options.tls,
     )
     match options.placement:
         case "told":
@@ -207,6 +228,16 @@ def open_objects(made: argparse.ArgumentParser, url: str) -> ObjectStore:
         made.exit(1, f"{made.prog}: --objects: {error}\n")
 
 
+def _certificate(service: str, directory: str) -> Tls:
+    tls = Tls.of(directory)
+    try:
+        # Now, for an error of the command line; what comes later goes to the log.
+        check_service(files_of(tls), service)
+    except TlsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return tls
+
+
 def configure_logging(level: str) -> None:
     """One line per record to standard error: time, level, logger, message. Times are local."""
     logging.basicConfig(
@@ -220,12 +251,12 @@ def configure_logging(level: str) -> None:
 
 def open_directory(options: Common) -> shoal.directory.Directory:
     """The process's directory for sync code. Neither blocks nor raises when ZooKeeper is down."""
-    return shoal.directory.Directory(options.zookeeper, cache_dir=options.cache)
+    return shoal.directory.Directory(options.zookeeper, cache_dir=options.cache, tls=options.tls)
 
 
 def open_aio_directory(options: Common) -> shoal.aio.Directory:
     """The process's directory for asyncio code."""
-    return shoal.aio.Directory(options.zookeeper, cache_dir=options.cache)
+    return shoal.aio.Directory(options.zookeeper, cache_dir=options.cache, tls=options.tls)
 
 
 class Server(AioServer):
@@ -244,7 +275,7 @@ class Server(AioServer):
     def __init__(
         self, service: str, options: Common, *, leaving: Callable[[], object], **facts: Any
     ) -> None:
-        super().__init__(service, **options.identity(), **facts)
+        super().__init__(service, **options.identity(), **options.door(service), **facts)
         self._leaving = leaving
         self._told = False
 

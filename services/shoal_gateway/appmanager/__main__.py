@@ -59,6 +59,7 @@ def serve(options: runtime.Common, parsed: argparse.Namespace, objects: ObjectSt
                 flavor=parsed.flavor,
                 metadata={"slots": str(parsed.slots)},
                 **options.identity(),
+                **options.door("appmanager"),
             )
             appmanager_pb2_grpc.add_AppManagerServicer_to_server(
                 AppManagerServicer(

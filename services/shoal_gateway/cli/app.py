@@ -11,6 +11,7 @@ from shoal.errors import ShoalError
 from shoal.testing.installed import ZooKeeperError
 from shoal_gateway.aws.errors import AwsError
 from shoal_gateway.cli import (  # noqa: F401 - they add their commands
+    certs,
     config,
     experiments,
     fleets,

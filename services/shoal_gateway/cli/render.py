@@ -87,6 +87,7 @@ def replica_json(service: str, replica: Replica) -> dict[str, Any]:
         "host": replica.host,
         "address": replica.address,
         "port": replica.port,
+        "tls": replica.ssl_port is not None,
         "version": replica.version,
         "flavor": replica.flavor,
         "zone": replica.zone,
@@ -250,6 +251,25 @@ def key_table(rows: list[dict[str, Any]]) -> Table:
             day(row["not_before"]),
             day(row["not_after"]),
             row["comment"],
+        )
+    return table
+
+
+def certificate_table(rows: list[dict[str, Any]], now: float) -> Table:
+    """``shoal certs show``."""
+    table = _table()
+    for name in ("name", "for", "until", "left", "serial", "authority"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        left = (row["not_after"] - now) / 86400.0
+        style = "red" if left <= 0 else "yellow" if left < 10 else ""
+        table.add_row(
+            row["name"],
+            row["names"][0] if row["names"] else "nobody",
+            day(row["not_after"]),
+            Text(f"{left:.1f} days", style=style),
+            row["serial"][:16],
+            row["issuer"][-16:],
         )
     return table
 
