@@ -10,8 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from kazoo.client import KazooClient
+from kazoo.handlers.threading import SequentialThreadingHandler
 from kazoo.security import ACL, ANYONE_ID_UNSAFE, Id, Permissions
 
+from shoal.errors import ShoalError
 from shoal.identity import DOMAIN, PeerIdentity, server_name
 from shoal.tls import Tls
 
@@ -46,6 +49,27 @@ def demand_name(handler: Any, domain: str = DOMAIN) -> None:
         return connect(*args, **{**options, "hostname": name})
 
     handler.create_connection = connect_to_zookeeper
+
+
+def client(servers: str, tls: Tls, timeout: float = 15.0) -> KazooClient:
+    """A connected client of its own, for tools; to be stopped and closed.
+
+    Raises:
+        ShoalError: no server answered within ``timeout`` seconds.
+    """
+    handler = SequentialThreadingHandler()
+    demand_name(handler, tls.domain)
+    made = KazooClient(servers, handler=handler, **settings(tls))
+    try:
+        made.start(timeout)
+    except handler.timeout_exception as error:
+        made.stop()
+        made.close()
+        raise ShoalError(
+            f"ZooKeeper at {servers} did not answer within {timeout:g} s: is it there, does it "
+            f"speak TLS, and does it trust {tls.certificate}?"
+        ) from error
+    return made
 
 
 def principal(identity: PeerIdentity, domain: str = DOMAIN) -> Id:
