@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kazoo.hosts import collect_hosts
 
-from shoal import callername, diskcache, forks, instance
+from shoal import callername, diskcache, forks, instance, zookeepertls
 from shoal.channels import ChannelOwner
 from shoal.contracts import ServedContract
 from shoal.contractstore import ContractStore, Reader
@@ -52,6 +52,7 @@ class Directory(ChannelOwner):
     Args:
         hosts: ZooKeeper servers, comma-separated, and a chroot: ``zk1:2181,zk2:2181/gateway``.
             The first that announces or coordinates makes it; who only looks makes nothing.
+            ``tls://zk1:2281/gateway`` where ZooKeeper speaks TLS; see `shoal.zookeepertls`.
         session_timeout: Asked of the server, seconds; it clamps it to 2–20 of its ticks.
         cache_dir: Where snapshots for starts without ZooKeeper are kept; default
             ``$SHOAL_CACHE_DIR`` or ``~/.cache/shoal``.
@@ -64,11 +65,12 @@ class Directory(ChannelOwner):
             else threads.
         rng: Spreads reads and writes over time.
         tls: Certificate and trusted authorities, with which its channels call; None for plaintext.
-            ZooKeeper is spoken to in plaintext either way.
+            Shown to ZooKeeper, too, where ``hosts`` says that it speaks TLS.
 
     Raises:
         TlsError: the certificate or the authorities can't be used.
-        ValueError: ``hosts`` can't be read, or a duration is not positive.
+        ValueError: ``hosts`` can't be read or says ``tls://`` without ``tls``, or a duration is not
+            positive.
     """
 
     caller_id: str
@@ -88,6 +90,12 @@ class Directory(ChannelOwner):
     ) -> None:
         super().__init__(tls)
         servers, chroot = parse_hosts(hosts)
+        secure = hosts.startswith(zookeepertls.SCHEME)
+        if secure and tls is None:
+            raise ValueError(
+                f"{hosts!r} is a ZooKeeper that wants a certificate: give tls=shoal.Tls.of(…), or "
+                "--tls DIR on the command line"
+            )
         for name, seconds in (
             ("session_timeout", session_timeout),
             ("verify_every", verify_every),
@@ -101,6 +109,7 @@ class Directory(ChannelOwner):
         self._chroot = chroot
         self._protos_path = f"{chroot}/protos"
         self._servers = servers
+        self._zookeeper_tls = tls if secure else None
         self._session_timeout = session_timeout
         self._verify_every = verify_every
         self._resync_every = resync_every
@@ -342,6 +351,7 @@ class Directory(ChannelOwner):
                 self._worker,
                 self._connected,
                 handler=self._handler,
+                tls=self._zookeeper_tls,
             )
             session.start()
             self._worker.call_later(self._verify_every, self._verify)
@@ -368,13 +378,15 @@ class Directory(ChannelOwner):
 def parse_hosts(hosts: str) -> tuple[str, str]:
     """Servers and chroot of ``zk1:2181,zk2:2181/gateway``: the chroot is ``/gateway`` or empty.
 
+    ``tls://`` before them is passed over.
+
     Raises:
         ValueError: it can't be read; says what it should look like.
     """
     example = "give servers and a chroot, like 'zk1:2181,zk2:2181/gateway'"
     if not isinstance(hosts, str):
         raise ValueError(f"ZooKeeper's address is a string, not {hosts!r}: {example}")  # noqa: TRY004 - one kind of error for one kind of mistake
-    servers, _, chroot = hosts.strip().partition("/")
+    servers, _, chroot = hosts.strip().removeprefix(zookeepertls.SCHEME).partition("/")
     try:
         found, _ = collect_hosts(servers)
         for host, _ in found:

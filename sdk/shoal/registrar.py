@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from kazoo.exceptions import KazooException, NodeExistsError, NoNodeError
+from kazoo.exceptions import KazooException, NoAuthError, NodeExistsError, NoNodeError
 from kazoo.protocol.states import EventType
 
 from shoal import instance
@@ -78,6 +78,8 @@ class ZooKeeperRegistration:
         self._contract = contract
         self._lock = threading.Lock()
         self._waiting: list[threading.Event] = []
+        # Why it did not work when it was last tried.
+        self._refusal: KazooException | None = None
         self._withdrawn: threading.Event | None = None
         self._status: Status | None = None
         # Of the worker thread:
@@ -145,11 +147,16 @@ class ZooKeeperRegistration:
         else:
             self.ensure_soon()
         if not done.wait(timeout):
+            cure = "Is the address right, and does the ensemble have a quorum?"
+            if isinstance(self._refusal, NoAuthError):
+                cure = (
+                    "It refuses: this process's certificate may not write there. An operator "
+                    f"allows it with `shoal zookeeper protect --service {self.service}`"
+                )
             raise RegistrationError(
                 f"{self.replica.id} of service {self.service} could not be announced at "
-                f"{self.path} within {timeout:g} s: ZooKeeper is {self._session.describe()}. "
-                "Is the address right, and does the ensemble have a quorum?"
-            )
+                f"{self.path} within {timeout:g} s: ZooKeeper is {self._session.describe()}. {cure}"
+            ) from self._refusal
 
     def withdraw(self, timeout: float = 5.0) -> None:
         """Deletes the node, if it is ours, and waits for that. Idempotent.
@@ -210,12 +217,14 @@ class ZooKeeperRegistration:
             mended = self._mend(instance.encode(self.service, wanted))
         except KazooException as error:
             mended = False
+            self._refusal = error
             delay = min(RETRY_LAST, RETRY_FIRST * 2.0**self._failures)
             self._failures += 1
             logger.warning("%s is not announced (%r); next try in %.1f s", self.path, error, delay)
             self._plan(delay * self._rng.uniform(0.8, 1.2))
         else:
             self._failures = 0
+            self._refusal = None
         if not mended:
             with self._lock:
                 self._waiting.extend(waiting)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from shoal import protection, zookeepertls
 from shoal.errors import TlsError
 from shoal.identity import PeerIdentity
 from shoal.tls import AUTHORITIES, CERTIFICATE, KEY, Tls, check_service, files_of
@@ -12,7 +13,7 @@ from shoal_gateway.access import OPERATOR
 from shoal_gateway.fleet.errors import FleetError
 from shoal_gateway.fleet.layout import SERVICES
 
-NEEDED = (*SERVICES, OPERATOR)
+NEEDED = (*SERVICES, OPERATOR, zookeepertls.SERVICE)
 # What has less of its life left is renewed.
 FRESH = 1 / 3
 
@@ -59,3 +60,25 @@ def check(directory: Path) -> None:
                 f"{error}. A fleet needs certificates of {', '.join(NEEDED)}: `shoal certs issue "
                 f"{directory} {' '.join(NEEDED)}`"
             ) from error
+
+
+def protect(servers: str, chroot: str, directory: Path) -> None:
+    """Lets each service write in ZooKeeper under its own name only.
+
+    Args:
+        servers: ZooKeeper's.
+        chroot: The fleet's, in a ZooKeeper of its own.
+        directory: The certificates.
+
+    Raises:
+        ShoalError: no server answered.
+        KazooException: ZooKeeper refused something, or went away.
+    """
+    client = zookeepertls.client(servers, Tls.of(directory / OPERATOR))
+    try:
+        plan = protection.plan(chroot, SERVICES)
+        protection.protect(client, plan)
+        client.set_acls("/", list(plan.nodes[chroot]))
+    finally:
+        client.stop()
+        client.close()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from shoal import zookeepertls
 from shoal.directory import Directory
 from shoal.testing import ZooKeeperEnsemble, ZooKeeperServer
 from shoal.tls import ENVIRONMENT, Tls
@@ -325,15 +326,21 @@ class Fleet:
         zookeeper = self._zookeeper(state)
         self._progress("ZooKeeper", 0, 1)
         zookeeper.start()
+        if state.certificates:
+            servers = zookeeper.hosts.removeprefix(zookeepertls.SCHEME)
+            certs.protect(servers, layout.CHROOT, Path(state.certificates))
         self._progress("ZooKeeper", 1, 1)
         return zookeeper.hosts
 
     def _zookeeper(self, state: FleetState) -> ZooKeeperServer | ZooKeeperEnsemble:
         marks = {processes.FLEET_MARK: state.id}
         path = self.layout.zookeeper
+        tls = None
+        if state.certificates:
+            tls = Tls.of(Path(state.certificates) / zookeepertls.SERVICE)
         if state.ensemble == 1:
-            return ZooKeeperServer(path, environment=marks)
-        return ZooKeeperEnsemble(state.ensemble, path, environment=marks)
+            return ZooKeeperServer(path, environment=marks, tls=tls)
+        return ZooKeeperEnsemble(state.ensemble, path, environment=marks, tls=tls)
 
     def _start_store(self, state: FleetState) -> None:
         if state.store == "postgres":
