@@ -24,13 +24,14 @@ RUN /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation -w dist .
 
 FROM ${BASE}
 # By number, so that whoever forbids root can see that this is none.
-RUN mkdir -p /var/lib/shoal && chown 10001:10001 /var/lib/shoal
+# Named volumes take over whom these belong to.
+RUN mkdir -p /var/lib/shoal /srv/shoal && chown 10001:10001 /var/lib/shoal /srv/shoal
 COPY deploy/container/entrypoint /usr/local/bin/shoal-entrypoint
 COPY --from=builder /opt/shoal/venv /opt/shoal/venv
 USER 10001:10001
 # Every option of a service is a variable; these fit a container with an address of its own.
 ENV PATH=/opt/shoal/venv/bin:/usr/local/bin:/usr/bin:/bin \
-    HOME=/var/lib/shoal \
+    HOME=/var/lib/shoal USER=shoal \
     SHOAL_ADVERTISE=auto \
     SHOAL_BIND=0.0.0.0:7400 \
     SHOAL_CACHE_DIR=/var/lib/shoal/cache \

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import os
 import re
 import shlex
 import shutil
@@ -13,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-import shoal
+from tests.support.drains import longest
 from tests.support.hosts import hosts
 from tests.support.notified import LIMIT, Manager
+from tests.support.programs import read
 
 __all__ = ["hosts"]
 
@@ -105,27 +104,12 @@ def test_a_units_command_and_settings_are_what_the_program_reads(service):
     assert python.startswith("/opt/shoal/")
     module = arguments[arguments.index("-m") + 1]
     assert module == f"shoal_gateway.{service}"
-    # The program's own reading of its command line; it stops where it would begin to serve.
-    code = (
-        "import runpy, sys\n"
-        "from shoal_gateway import runtime\n"
-        "def stop(parsed):\n"
-        "    print(parsed.zookeeper, parsed.id, parsed.bind, parsed.advertise)\n"
-        "    sys.exit(0)\n"
-        "runtime.common_options = stop\n"
-        f"sys.argv[1:] = {arguments[arguments.index(module) + 1 :]!r}\n"
-        f"runpy.run_module({module!r}, run_name='__main__')\n"
-    )
-    environment = {**os.environ, **variables(service)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    zookeeper, name, bind, advertise = done.stdout.split()
-    assert zookeeper.endswith(":2181/gateway")
-    assert name == f"appmanager-{FLAVOR}-h7" if service == "appmanager" else f"{service}-h7"
-    assert bind.startswith("0.0.0.0:740")
-    assert advertise == "auto"
+    options = read(service, arguments[arguments.index(module) + 1 :], variables(service))
+    assert options["zookeeper"].endswith(":2181/gateway")
+    name = f"appmanager-{FLAVOR}" if service == "appmanager" else service
+    assert options["id"] == f"{name}-h7"
+    assert (options["host"], options["advertise"]) == ("h7", "auto")
+    assert options["bind"].startswith("0.0.0.0:740")
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -134,10 +118,7 @@ def test_a_unit_restarts_watches_and_stops_later_than_the_drain(service):
     assert unit["Type"] == ["notify"]
     assert unit["Restart"] == ["always"]
     assert 5.0 <= seconds(service, "WatchdogSec") <= 60.0
-    options = inspect.signature(shoal.Server).parameters
-    # What a drain may take, twice five seconds for a ZooKeeper that is away, and functions' five.
-    drain = options["linger"].default + options["grace"].default + 10.0 + 5.0
-    assert seconds(service, "TimeoutStopSec") > drain + 10.0
+    assert seconds(service, "TimeoutStopSec") > longest() + 10.0
     assert unit["User"] == ["shoal"]
     assert unit["NoNewPrivileges"] == ["yes"]
     assert unit["ProtectSystem"] == ["strict"]
