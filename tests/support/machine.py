@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -116,9 +117,9 @@ class Machine:
         return state in ("running", "degraded", "starting")
 
     def __exit__(self, *_):
-        # With its first process all others of the namespace end; with its parent that one does.
+        # With its first process all others of the namespace end, and then its parent.
         if self._process.poll() is None:
-            self._process.kill()
+            os.kill(int(self._init or self._process.pid), signal.SIGKILL)
         self._process.wait(60)
         tidy = 'mount -t cgroup2 c "$1" && find "$1/$2" -depth -type d -exec rmdir {} ";"'
         place = [str(self._place / "cgroup"), self._place.name]
