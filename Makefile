@@ -7,10 +7,10 @@ JOBS ?= 100
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test bench bench-drain bench-jobs bench-queue bench-scale demo experiments experiment-capacity simulate protos lock clean
+.PHONY: help setup check format test test-containers bench bench-drain bench-jobs bench-queue bench-scale demo experiments experiment-capacity simulate protos lock clean
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 $(VENV)/.stamp: requirements/lock.txt pyproject.toml scripts/setup.sh $(wildcard requirements/flavor-*.txt)
 	@PYTHON="$(PYTHON)" scripts/setup.sh
@@ -26,6 +26,11 @@ format: setup ## Let ruff format and mend what it can
 
 test: setup ## All tests: unit, property, integration with real ZooKeeper and real processes
 	@scripts/test.sh $(ARGS)
+
+test-containers: setup ## Build the image, run 3 containers of each service, kill them under load; needs root, installs docker.io
+	@scripts/system.sh zookeeper docker
+	@scripts/wheels.sh
+	@SHOAL_CONTAINERS=3 SHOAL_CONTAINER_JOBS=100 $(BIN)/python -m pytest tests/integration/test_containers.py tests/integration/test_compose.py $(ARGS)
 
 bench: setup ## Shoal against grpc's round robin, HAProxy and nginx: make bench [ARGS="--only latency"]
 	@for each in zookeeper haproxy nginx; do \

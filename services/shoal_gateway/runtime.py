@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 import uuid
 from collections.abc import Callable
@@ -20,13 +19,15 @@ from typing import Any
 
 import shoal.aio
 import shoal.directory
+from shoal.addresses import towards
 from shoal.aio.server import Server as AioServer
 from shoal.drainreport import DrainReport
 from shoal.errors import TlsError
-from shoal.tls import ENVIRONMENT, Tls, check_service, files_of
+from shoal.tls import Tls, check_service, files_of
 from shoal_gateway.access import CALLERS
 from shoal_gateway.aws.metadata import InstanceMetadata, MetadataError
 from shoal_gateway.objectstore import ObjectStore, ObjectStoreError
+from shoal_gateway.settings import Parser
 
 __all__ = [
     "RELEASE_FILE",
@@ -49,6 +50,10 @@ RELEASE_FILE = "RELEASE"
 LOOPBACK = "127.0.0.1"
 
 LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s %(message)s"
+FROM_THE_ENVIRONMENT = (
+    "Each option but --version may come from the environment: --log-level is SHOAL_LOG_LEVEL,"
+    " --cache is\nSHOAL_CACHE_DIR. The command line wins."
+)
 LOG_TIME = "%Y-%m-%dT%H:%M:%S"
 
 
@@ -102,10 +107,10 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
         examples: Command lines, one per line, shown as they are.
     """
     listed = examples.strip("\n")
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog=f"python -m shoal_gateway.{service}",
         description=description,
-        epilog=f"examples:\n{listed}",
+        epilog=f"examples:\n{listed}\n\n{FROM_THE_ENVIRONMENT}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.set_defaults(program=made.prog)
@@ -130,16 +135,17 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
         "--advertise",
         default=None,
         metavar="ADDR",
-        help="address that callers reach it at (default: that of --bind)",
+        help="address that callers reach it at; auto: the one that this host reaches ZooKeeper from"
+        " (default: that of --bind)",
     )
     common.add_argument("--zone", default="", help="label of the availability zone")
     common.add_argument(
         "--placement",
         choices=["told", "ec2"],
-        default=os.environ.get("SHOAL_PLACEMENT") or "told",
+        default="told",
         help="where host, zone and address come from when they are not given: told: nowhere; ec2:"
         " the instance's metadata (its id, availability zone and private IPv4 address)"
-        " (default: $SHOAL_PLACEMENT or told)",
+        " (default: %(default)s)",
     )
     common.add_argument(
         "--version",
@@ -157,11 +163,11 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
     common.add_argument(
         "--tls",
         type=partial(_certificate, service),
-        default=os.environ.get(ENVIRONMENT) or None,
+        default=None,
         metavar="DIR",
         help="directory with tls.crt, tls.key and ca.crt, of which `shoal certs` makes some for"
         " development: it then speaks TLS only, and takes no caller without a certificate; read"
-        " again when they change (default: $SHOAL_TLS, else plain text)",
+        " again when they change (default: plain text)",
     )
     common.add_argument(
         "--log-level",
@@ -173,40 +179,42 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
 
 
 def common_options(options: argparse.Namespace) -> Common:
-    """The common options out of what was parsed; asks the instance what it was not told.
+    """The common options out of what was parsed; asks the machine what it was not told.
 
-    Ends the process with a sentence when ``--placement ec2`` finds no instance.
+    Ends the process with a sentence when ``--placement ec2`` finds no instance, or ``--advertise
+    auto`` no way to ZooKeeper.
     """
+    advertise = options.advertise
+    if advertise == "auto":
+        try:
+            advertise = towards(options.zookeeper)
+        except OSError as error:
+            sys.exit(f"--advertise auto: {error}. Name the address, or mend the way there.")
     told = Common(
         zookeeper=options.zookeeper,
         id=options.id or str(uuid.uuid4()),
         host=options.host,
         bind=options.bind or f"{LOOPBACK}:0",
-        advertise=options.advertise,
+        advertise=advertise,
         zone=options.zone,
         version=options.version,
         cache=options.cache,
         log_level=options.log_level,
         tls=options.tls,
     )
-    match options.placement:
-        case "told":
-            return told
-        case "ec2":
-            try:
-                found = InstanceMetadata().placement()
-            except MetadataError as error:
-                sys.exit(f"{options.program}: --placement ec2: {error}")
-            return replace(
-                told,
-                host=told.host or found.host,
-                zone=told.zone or found.zone,
-                bind=options.bind or f"{found.address}:0",
-                advertise=told.advertise or found.address,
-            )
-        case other:
-            # argparse looks at what was given, not at a default from the environment.
-            sys.exit(f"{options.program}: SHOAL_PLACEMENT is {other!r}; it may be told or ec2")
+    if options.placement != "ec2":
+        return told
+    try:
+        found = InstanceMetadata().placement()
+    except MetadataError as error:
+        sys.exit(f"{options.program}: --placement ec2: {error}")
+    return replace(
+        told,
+        host=told.host or found.host,
+        zone=told.zone or found.zone,
+        bind=options.bind or f"{found.address}:0",
+        advertise=told.advertise or found.address,
+    )
 
 
 def objects_option(made: argparse.ArgumentParser) -> None:
