@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from shoal import addresses, forks, keepalive, signals, standard
+from shoal import addresses, forks, keepalive, signals, standard, systemd
 from shoal.admission import Admission, Workers
 from shoal.drain import STEP, Drain, Roster
 from shoal.drainreport import DrainReport
@@ -274,11 +274,15 @@ class Server(Shell, grpc.Server):
         advertise: str | None = None,
         credentials: grpc.ServerCredentials | None = None,
         ready: Callable[[Replica], object] | None = None,
+        alive: Callable[[], bool] | None = None,
     ) -> DrainReport:
         """Serves until SIGTERM, SIGINT or `stop`, then drains; a second signal hurries.
 
         Signals are only handled when this runs on the main thread; what handled them before does so
         again afterwards. Arguments and errors are those of `serve`.
+
+        Under systemd it says READY once announced, STOPPING when it leaves, and to a watchdog that
+        it lives: as long as the threads that answer health checks do their work.
 
         Args:
             directory: Where to announce.
@@ -286,11 +290,14 @@ class Server(Shell, grpc.Server):
             advertise: The host that callers use.
             credentials: For TLS.
             ready: Called with the replica once it is announced.
+            alive: Asked on another thread before each sign of life to the watchdog: none is given
+                while it says no or does not come back.
 
         Returns:
             What the drain saw.
         """
         self._check_fork()
+        manager = systemd.Notifier()
         self._in_run = True
         try:
             with signals.handling(self._signalled):
@@ -300,8 +307,14 @@ class Server(Shell, grpc.Server):
                 try:
                     if ready is not None:
                         ready(replica)
-                    logger.info("%s leaves: %s", replica.id, self._orders.get())
+                    manager.say(systemd.READY, f"STATUS=serving at {replica.target}")
+                    # A thread that answers health checks has to come to each proof of life.
+                    order = manager.watched(
+                        self._orders, lambda: self._care.submit(alive or (lambda: True))
+                    )
+                    logger.info("%s leaves: %s", replica.id, order)
                 finally:
+                    manager.say(systemd.STOPPING, "STATUS=draining")
                     report = self.drain()
                 return report
         finally:

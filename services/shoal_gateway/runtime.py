@@ -18,8 +18,10 @@ from typing import Any
 
 import shoal.aio
 import shoal.directory
+from shoal.addresses import towards
 from shoal.aio.server import Server as AioServer
 from shoal.drainreport import DrainReport
+from shoal_gateway.settings import Parser
 
 __all__ = [
     "RELEASE_FILE",
@@ -37,6 +39,10 @@ __all__ = [
 RELEASE_FILE = "RELEASE"
 
 LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s %(message)s"
+FROM_THE_ENVIRONMENT = (
+    "Each option but --version may come from the environment: --log-level is SHOAL_LOG_LEVEL,"
+    " --cache is\nSHOAL_CACHE_DIR. The command line wins."
+)
 LOG_TIME = "%Y-%m-%dT%H:%M:%S"
 
 
@@ -83,10 +89,10 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
         examples: Command lines, one per line, shown as they are.
     """
     listed = examples.strip("\n")
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog=f"python -m shoal_gateway.{service}",
         description=description,
-        epilog=f"examples:\n{listed}",
+        epilog=f"examples:\n{listed}\n\n{FROM_THE_ENVIRONMENT}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     common = made.add_argument_group("options that every service takes")
@@ -110,7 +116,8 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
         "--advertise",
         default=None,
         metavar="ADDR",
-        help="address that callers reach it at (default: that of --bind)",
+        help="address that callers reach it at; auto: the one that this host reaches ZooKeeper from"
+        " (default: that of --bind)",
     )
     common.add_argument("--zone", default="", help="label of the availability zone")
     common.add_argument(
@@ -136,13 +143,23 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
 
 
 def common_options(options: argparse.Namespace) -> Common:
-    """The common options out of what was parsed."""
+    """The common options out of what was parsed.
+
+    Raises:
+        SystemExit: ``--advertise auto`` was asked for, and there is no way to ZooKeeper.
+    """
+    advertise = options.advertise
+    if advertise == "auto":
+        try:
+            advertise = towards(options.zookeeper)
+        except OSError as error:
+            sys.exit(f"--advertise auto: {error}. Name the address, or mend the way there.")
     return Common(
         zookeeper=options.zookeeper,
         id=options.id or str(uuid.uuid4()),
         host=options.host,
         bind=options.bind,
-        advertise=options.advertise,
+        advertise=advertise,
         zone=options.zone,
         version=options.version,
         cache=options.cache,

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from shoal import addresses, forks, keepalive, signals, standard
+from shoal import addresses, forks, keepalive, signals, standard, systemd
 from shoal.admission import Admission
 from shoal.aio.gate import AioGate
 from shoal.drain import STEP, Drain, Roster
@@ -271,11 +271,15 @@ class Server(Shell, grpc.aio.Server):
         advertise: str | None = None,
         credentials: grpc.ServerCredentials | None = None,
         ready: Callable[[Replica], object] | None = None,
+        alive: Callable[[], bool] | None = None,
     ) -> DrainReport:
         """Serves until SIGTERM, SIGINT, `end` or `stop`, then drains; a second signal hurries.
 
         Signals are only handled when the loop runs on the main thread; what handled them before
         does so again afterwards. Arguments and errors are those of `serve`.
+
+        Under systemd it says READY once announced, STOPPING when it leaves, and to a watchdog that
+        it lives: as long as the event loop turns.
 
         Args:
             directory: Where to announce.
@@ -283,11 +287,13 @@ class Server(Shell, grpc.aio.Server):
             advertise: The host that callers use.
             credentials: For TLS.
             ready: Called with the replica once it is announced.
+            alive: Asked before each sign of life to the watchdog: none is given while it says no.
 
         Returns:
             What the drain saw.
         """
         self._check_fork()
+        manager = systemd.Notifier()
         self._in_run = True
         try:
             with self._handling_signals():
@@ -297,8 +303,10 @@ class Server(Shell, grpc.aio.Server):
                 try:
                     if ready is not None:
                         ready(replica)
-                    await self._ordered.wait()
+                    manager.say(systemd.READY, f"STATUS=serving at {replica.target}")
+                    await manager.watched_aio(self._ordered, alive)
                 finally:
+                    manager.say(systemd.STOPPING, "STATUS=draining")
                     report = await self.drain()
                 return report
         finally:

@@ -67,7 +67,9 @@ def serve(options: runtime.Common, parsed: argparse.Namespace) -> None:
                 ),
                 server,
             )
-            server.run(directory, bind=options.bind, advertise=options.advertise)
+            server.run(
+                directory, bind=options.bind, advertise=options.advertise, alive=manager.alive
+            )
         finally:
             manager.close()
 
