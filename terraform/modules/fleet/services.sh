@@ -75,7 +75,7 @@ write_environment() {
   local flavor port=7404
   cat >"$ETC/shoal.env" <<ENV
 SHOAL_ZOOKEEPER=$ZOOKEEPER
-SHOAL_ADVERTISE=auto
+SHOAL_ADVERTISE=
 SHOAL_PLACEMENT=ec2
 SHOAL_HOST=
 SHOAL_OBJECTS=s3://$BUCKET/objects

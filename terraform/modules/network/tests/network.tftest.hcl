@@ -81,50 +81,23 @@ run "named_zones" {
   }
 }
 
-run "two_zones_are_refused" {
+run "what_makes_no_sense_is_refused" {
   command = plan
   variables {
+    fleet               = "Reef"
+    zones               = ["us-east-1a", "us-east-1a", "us-east-1b"]
+    cidr                = "10.0.0.0/28"
+    nat                 = "some"
+    interface_endpoints = ["com.amazonaws/ssm"]
+  }
+  expect_failures = [var.fleet, var.zones, var.cidr, var.nat, var.interface_endpoints]
+}
+
+run "neither_does_what_is_no_cidr_nor_too_few_zones" {
+  command = plan
+  variables {
+    cidr  = "ten"
     zones = ["us-east-1a", "us-east-1b"]
   }
-  expect_failures = [var.zones]
-}
-
-run "one_zone_thrice_is_refused" {
-  command = plan
-  variables {
-    zones = ["us-east-1a", "us-east-1a", "us-east-1a"]
-  }
-  expect_failures = [var.zones]
-}
-
-run "a_name_with_capitals_is_refused" {
-  command = plan
-  variables {
-    fleet = "Reef"
-  }
-  expect_failures = [var.fleet]
-}
-
-run "addresses_too_few_are_refused" {
-  command = plan
-  variables {
-    cidr = "10.0.0.0/28"
-  }
-  expect_failures = [var.cidr]
-}
-
-run "no_cidr_is_refused" {
-  command = plan
-  variables {
-    cidr = "ten"
-  }
-  expect_failures = [var.cidr]
-}
-
-run "another_nat_is_refused" {
-  command = plan
-  variables {
-    nat = "some"
-  }
-  expect_failures = [var.nat]
+  expect_failures = [var.cidr, var.zones]
 }
