@@ -29,6 +29,16 @@ state() {
   { git ls-files -z --cached --others --exclude-standard terraform deploy/systemd examples/nap | xargs -0 sha256sum; terraform version; } 2>/dev/null | sha256sum
 }
 
+# look_at DIRECTORY MIRROR
+look_at() {
+  local init=(init -plugin-dir="$2" -input=false -backend=false -no-color)
+  terraform -chdir="$1" "${init[@]}" >build/terraform.log 2>&1 || {
+    cat build/terraform.log
+    return 1
+  }
+  terraform -chdir="$1" validate -no-color && terraform -chdir="$1" test -no-color
+}
+
 check() {
   local mirror now directory failed=()
   # Tests must read the mirror and no file that leads elsewhere.
@@ -42,17 +52,12 @@ check() {
   terraform fmt -check -recursive -diff terraform || failed+=("format")
   for directory in terraform/modules/* terraform/environments/*; do
     printf -- '-- %s\n' "$directory"
-    terraform -chdir="$directory" init -plugin-dir="$mirror" -input=false -backend=false -no-color >build/terraform.log 2>&1 &&
-      terraform -chdir="$directory" validate -no-color &&
-      terraform -chdir="$directory" test -no-color || {
-      cat build/terraform.log
-      failed+=("$directory")
-    }
+    look_at "$directory" "$mirror" || failed+=("$directory")
   done
   if command -v shellcheck >/dev/null 2>&1; then
     shellcheck terraform/shared/*.sh terraform/modules/*/*.sh || failed+=("shellcheck")
   else
-    echo "Without shellcheck, the shell of user data is parsed only (tests/terraform)."
+    echo "Without shellcheck, the shell of user data is only parsed, by tests/terraform."
   fi
   if [ ${#failed[@]} -gt 0 ]; then
     printf 'terraform check failed: %s\n' "$(IFS=,; echo "${failed[*]}")" >&2

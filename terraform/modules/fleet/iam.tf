@@ -26,6 +26,17 @@ locals {
           }
         },
         {
+          # Descriptions can't be limited to resources.
+          needed = true
+          statement = {
+            Sid       = "LookForHooks"
+            Effect    = "Allow"
+            Action    = ["autoscaling:DescribeAutoScalingInstances", "autoscaling:DescribeLifecycleHooks"]
+            Resource  = "*"
+            Condition = { StringEquals = { "aws:RequestedRegion" = local.region } }
+          }
+        },
+        {
           needed = group.objects
           statement = {
             Sid      = "KeepObjects"
@@ -181,6 +192,8 @@ resource "aws_iam_policy" "operator" {
           "autoscaling:DescribeLifecycleHooks",
           "ec2:DescribeInstances",
           "ec2:DescribeInstanceStatus",
+          "ec2:DescribeLaunchTemplates",
+          "ec2:DescribeLaunchTemplateVersions",
           "ssm:DescribeInstanceInformation",
           "ssm:GetCommandInvocation",
           "ssm:ListCommandInvocations",
@@ -228,6 +241,42 @@ resource "aws_iam_policy" "operator" {
           "${local.arn}:ssm:${local.region}::document/AWS-StartPortForwardingSession",
           "${local.arn}:ssm:${local.region}:${local.account}:document/SSM-SessionManagerRunShell",
         ]
+      },
+      # An upgrade to a version of a launch template is a launch in the eyes of IAM: by this fleet's
+      # templates only, and with its hosts' roles.
+      {
+        Sid    = "LaunchByTemplate"
+        Effect = "Allow"
+        Action = "ec2:RunInstances"
+        Resource = [
+          "${local.arn}:ec2:${local.region}:${local.account}:*/*",
+          "${local.arn}:ec2:${local.region}::image/*",
+        ]
+        Condition = {
+          ArnEquals = { "ec2:LaunchTemplate" = [for template in aws_launch_template.this : template.arn] }
+          Bool      = { "ec2:IsLaunchTemplateResource" = "true" }
+        }
+      },
+      {
+        Sid       = "TagWhatIsLaunched"
+        Effect    = "Allow"
+        Action    = "ec2:CreateTags"
+        Resource  = "${local.arn}:ec2:${local.region}:${local.account}:*/*"
+        Condition = { StringEquals = { "ec2:CreateAction" = "RunInstances" } }
+      },
+      {
+        Sid       = "WithTheirRoles"
+        Effect    = "Allow"
+        Action    = "iam:PassRole"
+        Resource  = [for role in aws_iam_role.this : role.arn]
+        Condition = { StringEquals = { "iam:PassedToService" = "ec2.amazonaws.com" } }
+      },
+      {
+        Sid       = "OwnCommands"
+        Effect    = "Allow"
+        Action    = "ssm:CancelCommand"
+        Resource  = "*"
+        Condition = { StringEquals = { "aws:RequestedRegion" = local.region } }
       },
       {
         Sid      = "OwnSessions"

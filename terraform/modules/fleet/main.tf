@@ -73,6 +73,7 @@ locals {
       SERVICES        = join(" ", sort(group.services))
       LAUNCH_HOOK     = local.launch_hook
       DRAIN_HOOK      = local.drain_hook
+      DRAIN_SECONDS   = tostring(var.drain_seconds)
       REQUIREMENT     = var.package.requirement
       INDEX_URL       = var.package.index_url == null ? "" : var.package.index_url
       WHEELHOUSE      = var.package.wheelhouse == null ? "" : var.package.wheelhouse

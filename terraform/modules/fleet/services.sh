@@ -1,7 +1,8 @@
 # A host of services. Terraform says:
 #   FLEET, GROUP, REGION       whose it is
 #   SERVICES                   what runs here: "registry api scheduler appmanager@local"
-#   LAUNCH_HOOK                the lifecycle hook that waits for this host to serve
+#   LAUNCH_HOOK, DRAIN_HOOK    the lifecycle hooks that wait for this host to serve, and to drain
+#   DRAIN_SECONDS              how long that may take
 #   REQUIREMENT, INDEX_URL, WHEELHOUSE   what pip installs, and from where
 #   ZOOKEEPER, BUCKET          where the directory and objects are
 #   STORE_URL                  the registry's store, empty where there is no registry
@@ -91,7 +92,8 @@ ENV
     printf '%s\n' "SHOAL_BIND=0.0.0.0:$port" >"$ETC/appmanager-$flavor.env"
     port=$((port + 1))
   done
-  printf '%s\n' "SHOAL_UNITS=$(units)" >"$ETC/lifecycle.env"
+  printf '%s\n' "SHOAL_UNITS=$(units)" "SHOAL_LIFECYCLE_HOOK=$DRAIN_HOOK" \
+    "SHOAL_DRAIN_TIMEOUT=$DRAIN_SECONDS" >"$ETC/lifecycle.env"
 }
 
 units() {

@@ -104,7 +104,7 @@ run "hosts_are_shut" {
 
 run "roles_may_what_their_services_need" {
   assert {
-    condition     = [for name in ["gateway", "workers"] : join(" ", [for statement in jsondecode(aws_iam_role_policy.this[name].policy).Statement : statement.Sid])] == ["SsmAgent CompleteOwnLifecycleHooks KeepObjects FetchApplications ListThem ReadStorePassword", "SsmAgent CompleteOwnLifecycleHooks KeepObjects FetchApplications ListThem"]
+    condition     = [for name in ["gateway", "workers"] : join(" ", [for statement in jsondecode(aws_iam_role_policy.this[name].policy).Statement : statement.Sid])] == ["SsmAgent CompleteOwnLifecycleHooks LookForHooks KeepObjects FetchApplications ListThem ReadStorePassword", "SsmAgent CompleteOwnLifecycleHooks LookForHooks KeepObjects FetchApplications ListThem"]
     error_message = "Hosts that run jobs can't read the store's password; nobody may more than needed."
   }
   assert {
@@ -112,8 +112,8 @@ run "roles_may_what_their_services_need" {
     error_message = "No action is a pattern."
   }
   assert {
-    condition     = alltrue(flatten([for name in ["gateway", "workers"] : [for statement in jsondecode(aws_iam_role_policy.this[name].policy).Statement : statement.Resource != "*" || statement.Sid == "SsmAgent"]]))
-    error_message = "Only the SSM agent's actions, which know no resources, are for all."
+    condition     = alltrue(flatten([for name in ["gateway", "workers"] : [for statement in jsondecode(aws_iam_role_policy.this[name].policy).Statement : statement.Resource != "*" || statement.Sid == "SsmAgent" || statement.Sid == "LookForHooks"]]))
+    error_message = "Only the SSM agent's actions and descriptions, which know no resources, are for all."
   }
   assert {
     condition     = [for statement in jsondecode(aws_iam_role_policy.this["workers"].policy).Statement : statement.Resource if statement.Sid == "CompleteOwnLifecycleHooks"] == ["arn:aws:autoscaling:us-east-1:123456789012:autoScalingGroup:*:autoScalingGroupName/reef-workers"]
@@ -131,12 +131,16 @@ run "operators_may_change_this_fleet_only" {
     error_message = "Instances are found by the fleet's tag."
   }
   assert {
-    condition     = alltrue(flatten([for statement in jsondecode(aws_iam_policy.operator.policy).Statement : [for action in flatten([statement.Action]) : can(regex("^[a-z0-9]+:(Describe|Get|List)", action))] if statement.Resource == "*"]))
-    error_message = "What is for all resources changes nothing."
+    condition     = alltrue(flatten([for statement in jsondecode(aws_iam_policy.operator.policy).Statement : [for action in flatten([statement.Action]) : can(regex("^[a-z0-9]+:(Describe|Get|List|CancelCommand)", action))] if statement.Resource == "*"]))
+    error_message = "What is for all resources changes nothing, but that commands are called back."
   }
   assert {
-    condition     = !strcontains(aws_iam_policy.operator.policy, ":*\"") && !strcontains(aws_iam_policy.operator.policy, "iam:")
-    error_message = "No patterns of actions, and nothing of IAM."
+    condition     = alltrue(flatten([for statement in jsondecode(aws_iam_policy.operator.policy).Statement : [for action in flatten([statement.Action]) : !strcontains(action, "*")]]))
+    error_message = "No action is a pattern."
+  }
+  assert {
+    condition     = [for statement in jsondecode(aws_iam_policy.operator.policy).Statement : sort(statement.Resource) if statement.Sid == "WithTheirRoles"] == [sort([for role in aws_iam_role.this : role.arn])]
+    error_message = "Only this fleet's roles are handed on."
   }
 }
 

@@ -51,6 +51,10 @@ run "three_nodes_each_with_what_is_its_own" {
     error_message = "Names lead to the fixed addresses."
   }
   assert {
+    condition     = [for vpc in aws_route53_zone.this.vpc : vpc.vpc_id] == ["vpc-1"]
+    error_message = "They are seen from the VPC only."
+  }
+  assert {
     condition     = output.connect == "zk-1.reef.internal:2181,zk-2.reef.internal:2181,zk-3.reef.internal:2181/shoal"
     error_message = "The connect string names all nodes and the chroot: ${output.connect}."
   }
