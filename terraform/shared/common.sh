@@ -65,19 +65,16 @@ attached() {
   [ -e "$(device_of "$1")" ]
 }
 
-# format_if_blank DEVICE: never touches what holds anything. blkid says 2 when it finds nothing; any
-# other complaint is no proof of that.
+# format_if_blank DEVICE: never touches what holds anything. blkid says the same of a blank disk, of
+# one that can't be read and of what it does not know; only what begins with a MiB of zeros is blank.
 format_if_blank() {
-  local said=0
-  blkid -p "$1" >/dev/null || said=$?
-  case "$said" in
-    0) ;;
-    2) mkfs.ext4 -q -F "$1" ;;
-    *)
-      log "cannot tell what is on $1 (blkid says $said): left alone"
-      return 1
-      ;;
-  esac
+  local bytes
+  if blkid -p "$1" >/dev/null; then return 0; fi
+  bytes=$(set -o pipefail && head -c 1048576 "$1" | tr -d '\0' | wc -c) && [ "$bytes" -eq 0 ] || {
+    log "$1 can't be read, or holds something unknown: left alone"
+    return 1
+  }
+  mkfs.ext4 -q -F "$1"
 }
 
 # mount_volume VOLUME INSTANCE DIRECTORY: attached, formatted when blank, mounted now and at reboots.

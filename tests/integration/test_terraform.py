@@ -82,9 +82,7 @@ class Aws:
                 )["NetworkInterfaces"]
             ],
             "volume": [each["VolumeId"] for each in ec2.describe_volumes()["Volumes"]],
-            "snapshot": [
-                each["SnapshotId"] for each in ec2.describe_snapshots(**own)["Snapshots"]
-            ],
+            "snapshot": [each["SnapshotId"] for each in ec2.describe_snapshots(**own)["Snapshots"]],
             "instance": [each["InstanceId"] for each in self.instances()],
             "template": [
                 each["LaunchTemplateId"]
@@ -110,8 +108,7 @@ class Aws:
                 for each in rds.describe_db_subnet_groups()["DBSubnetGroups"]
             ],
             "database snapshot": [
-                each["DBSnapshotIdentifier"]
-                for each in rds.describe_db_snapshots()["DBSnapshots"]
+                each["DBSnapshotIdentifier"] for each in rds.describe_db_snapshots()["DBSnapshots"]
             ],
         }
         return {(kind, name) for kind, names in found.items() for name in names}

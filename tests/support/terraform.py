@@ -51,7 +51,7 @@ def plugins() -> Path:
 
 
 def copied(to: Path) -> Path:
-    """The tree that an environment needs, in a place of its own: Terraform writes beside its files."""
+    """The tree that an environment needs, in a place of its own: Terraform writes beside files."""
     for each in ("terraform", "deploy/systemd", "examples/nap"):
         shutil.copytree(
             REPOSITORY / each,
