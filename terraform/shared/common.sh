@@ -70,10 +70,11 @@ attached() {
 format_if_blank() {
   local bytes
   if blkid -p "$1" >/dev/null; then return 0; fi
-  bytes=$(set -o pipefail && head -c 1048576 "$1" | tr -d '\0' | wc -c) && [ "$bytes" -eq 0 ] || {
+  bytes=$(set -o pipefail && head -c 1048576 "$1" | tr -d '\0' | wc -c) || bytes=unread
+  if [ "$bytes" != 0 ]; then
     log "$1 can't be read, or holds something unknown: left alone"
     return 1
-  }
+  fi
   mkfs.ext4 -q -F "$1"
 }
 

@@ -14,6 +14,8 @@ module "network" {
   fleet = var.fleet
   zones = var.zones
   nat   = var.nat
+
+  interface_endpoints = var.interface_endpoints
 }
 
 module "zookeeper" {

@@ -32,6 +32,12 @@ variable "nat" {
   default     = "single"
 }
 
+variable "interface_endpoints" {
+  description = "AWS services with an interface endpoint in each zone; with NAT, [] does as well. See the network module."
+  type        = set(string)
+  default     = ["ssm", "ssmmessages", "ec2messages"]
+}
+
 variable "zookeeper_nodes" {
   description = "Nodes of the ensemble: 3 or 5."
   type        = number
