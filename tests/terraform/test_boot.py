@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from kazoo.client import KazooClient
 
 from shoal_gateway.registry.engines import make_engine
+from shoal_gateway.registry.outages import passing
 from tests.support.databases import needs_postgres
 from tests.support.terraform import REPOSITORY
 from tests.support.waiting import eventually
@@ -420,8 +421,10 @@ def test_the_password_of_the_moment_lets_the_registry_in(shell, databases, tmp_p
     try:
         with admin.connect() as connection:
             connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN PASSWORD 'unknown'")
-        with pytest.raises(sa.exc.OperationalError):
+        with pytest.raises(sa.exc.OperationalError) as refused:
             opened.connect()
+        # In the minute after a change: callers are told to try again.
+        assert passing(refused.value)
         # All that libpq's file gives a meaning to.
         for password in ("simple", r"with:colon\and'back\\slash"):
             rotate(password)
