@@ -29,18 +29,21 @@ state() {
   { git ls-files -z --cached --others --exclude-standard terraform deploy/systemd examples/nap | xargs -0 sha256sum; terraform version; } 2>/dev/null | sha256sum
 }
 
-# look_at DIRECTORY MIRROR
+# look_at DIRECTORY MIRROR: says nothing but its outcome in a line, or all of it when it failed.
 look_at() {
-  local init=(init -plugin-dir="$2" -input=false -backend=false -no-color)
-  terraform -chdir="$1" "${init[@]}" >build/terraform.log 2>&1 || {
-    cat build/terraform.log
+  local log=build/terraform-${1##*/}.log
+  if terraform -chdir="$1" init -plugin-dir="$2" -input=false -backend=false -no-color >"$log" 2>&1 &&
+    terraform -chdir="$1" validate -no-color >>"$log" 2>&1 &&
+    terraform -chdir="$1" test -no-color >>"$log" 2>&1; then
+    printf '%s: %s\n' "$1" "$(tail -n 1 "$log")"
+  else
+    printf -- '-- %s\n%s\n' "$1" "$(cat "$log")"
     return 1
-  }
-  terraform -chdir="$1" validate -no-color && terraform -chdir="$1" test -no-color
+  fi
 }
 
 check() {
-  local mirror now directory failed=()
+  local mirror now failed=()
   # Tests must read the mirror and no file that leads elsewhere.
   unset TF_CLI_CONFIG_FILE
   mirror=$(plugins) || return $?
@@ -50,10 +53,11 @@ check() {
     return 0
   fi
   terraform fmt -check -recursive -diff terraform || failed+=("format")
-  for directory in terraform/modules/* terraform/environments/*; do
-    printf -- '-- %s\n' "$directory"
-    look_at "$directory" "$mirror" || failed+=("$directory")
-  done
+  # Two at a time: each starts the provider many times, and waits for it.
+  export -f look_at
+  # shellcheck disable=SC2016 # it is the inner shell's to expand
+  printf '%s\0' terraform/modules/* terraform/environments/* |
+    xargs -0 -n 1 -P 2 bash -c 'look_at "$1" "$0"' "$mirror" || failed+=("modules")
   if command -v shellcheck >/dev/null 2>&1; then
     shellcheck terraform/shared/*.sh terraform/modules/*/*.sh || failed+=("shellcheck")
   else

@@ -120,7 +120,7 @@ def aws():
         yield server.url, Aws(server.url)
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     "store",
     [

@@ -89,7 +89,7 @@ class Environment:
             "CHECKPOINT_DISABLE": "1",
         }
 
-    def run(self, *arguments: str, timeout: float = 240.0) -> str:
+    def run(self, *arguments: str, timeout: float = 600.0) -> str:
         """One command; what it printed. A failure shows all of it."""
         process = subprocess.Popen(
             ["terraform", f"-chdir={self.directory}", *arguments],
