@@ -7,7 +7,7 @@ JOBS ?= 100
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-containers bench bench-drain bench-jobs bench-queue bench-scale demo experiments experiment-capacity simulate protos lock clean
+.PHONY: help setup check format test test-containers bench bench-drain bench-jobs bench-queue bench-scale demo experiments experiment-capacity simulate protos lock terraform-check clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -23,6 +23,10 @@ check: setup ## Format, lint, types, import rules, generated code, issue numbers
 
 format: setup ## Let ruff format and mend what it can
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+terraform-check: setup ## Terraform's format and tests, then both examples applied to a moto server and destroyed; 6 minutes
+	@scripts/terraform.sh check
+	@SHOAL_TERRAFORM=full $(BIN)/python -m pytest -n 2 tests/terraform tests/integration/test_terraform.py
 
 test: setup ## All tests: unit, property, integration with real ZooKeeper and real processes
 	@scripts/test.sh $(ARGS)
