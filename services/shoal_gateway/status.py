@@ -13,10 +13,12 @@ import grpc
 from shoal_gateway.errors import (
     AlreadyExistsError,
     DataLossError,
+    DeniedError,
     GatewayError,
     InvalidError,
     NotFoundError,
     PreconditionError,
+    QuotaError,
     UnauthenticatedError,
     UnavailableError,
 )
@@ -30,6 +32,8 @@ CODES: dict[type[GatewayError], grpc.StatusCode] = {
     PreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    DeniedError: grpc.StatusCode.PERMISSION_DENIED,
+    QuotaError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DataLossError: grpc.StatusCode.DATA_LOSS,
 }
 
@@ -38,7 +42,6 @@ PASSED_ON = frozenset(
     {
         *CODES.values(),
         grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
         grpc.StatusCode.CANCELLED,
     }
 )
