@@ -59,6 +59,11 @@ class Common:
         return {"id": self.id, "version": self.version, "zone": self.zone, "host": self.host}
 
 
+def encrypted(options: Common) -> bool:  # noqa: ARG001 - what will tell is in there
+    """Whether the service's own port speaks TLS. Nothing here does yet."""
+    return False
+
+
 def installed_version() -> str:
     """Version of this code: its release, else that of the installed distribution.
 

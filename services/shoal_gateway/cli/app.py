@@ -17,6 +17,7 @@ from shoal_gateway.cli import (  # noqa: F401 - they add their commands
     keys,
     names,
     upgrades,
+    users,
 )
 from shoal_gateway.cli.context import err
 from shoal_gateway.cli.root import app

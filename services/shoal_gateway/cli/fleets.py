@@ -10,7 +10,7 @@ import typer
 from shoal.testing.installed import ZooKeeperError
 from shoal_gateway.cli import render
 from shoal_gateway.cli.context import Where, out, print_json
-from shoal_gateway.cli.root import Json, Store, app, progress, where
+from shoal_gateway.cli.root import Json, Store, Users, app, progress, where
 from shoal_gateway.fleet import FleetError
 from shoal_gateway.fleet.layout import SERVICES
 from shoal_gateway.fleet.pginstalled import PostgresError
@@ -24,10 +24,15 @@ def up(
     require_signed: Annotated[
         bool, typer.Option("--require-signed", help="Refuse jobs that nobody has signed.")
     ] = False,
+    users: Annotated[
+        Users, typer.Option(help="Whether callers need a token, and see their own jobs only.")
+    ] = Users.OPEN,
 ) -> None:
     """Start a local fleet: ZooKeeper, hosts, and a replica of each service on each host.
 
     Examples:  shoal up    shoal up --ensemble 3    shoal up --store postgres
+
+    shoal up --users required
     """
     with progress() as tell:
         fleet = where().local(tell)
@@ -38,6 +43,7 @@ def up(
                 ensemble=ensemble,
                 store=store.value,
                 require_signed=require_signed,
+                users=users.value,
             )
         except (KeyboardInterrupt, FleetError, PostgresError, ZooKeeperError):
             # Half a fleet is no use to anybody; one that ran before this command is left alone.
@@ -45,6 +51,8 @@ def up(
                 fleet.down()
             raise
     out.print(f"{len(state.replicas)} replicas on {hosts} hosts; ZooKeeper at {state.zookeeper}")
+    if users is Users.REQUIRED:
+        out.print(f"Callers need a token; yours is in {fleet.layout.token}, as administrator.")
     out.print("See them with `shoal ps`, end them with `shoal down`.", style="dim")
 
 

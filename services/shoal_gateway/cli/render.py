@@ -114,6 +114,43 @@ def replica_table(rows: list[dict[str, Any]], title: str) -> Table:
     return table
 
 
+def user_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """``shoal users list``; a star marks a user's own quota."""
+    table = _table()
+    table.add_column("user")
+    quotas = list(rows[0]["quotas"]) if rows else []
+    for name in quotas:
+        table.add_column(name.replace("_", " "), justify="right")
+    table.add_column("since", justify="right")
+    now = time.time()
+    for row in rows:
+        bounds = [
+            f"{each['used']} of {each['limit']}{'*' if each['own'] else ''}"
+            for each in (row["quotas"][name] for name in quotas)
+        ]
+        name = Text(row["name"] + (" (disabled)" if row["disabled"] else ""))
+        table.add_row(name, *bounds, ago(now - row["created"]))
+    return table
+
+
+def token_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """``shoal tokens list``."""
+    table = _table()
+    for column in ("token", "user", "scopes", "until", "label"):
+        table.add_column(column, overflow="fold")
+    now = time.time()
+    for row in rows:
+        until = when(row["expires"])
+        if row["revoked"] is not None:
+            until = f"revoked {when(row['revoked'])}"
+        elif row["expires"] <= now:
+            until = f"expired {until}"
+        table.add_row(
+            row["id"], Text(row["user"]), ", ".join(row["scopes"]), until, Text(row["label"])
+        )
+    return table
+
+
 def unix(stamp: timestamp_pb2.Timestamp) -> float:
     """Seconds since 1970."""
     return float(stamp.seconds) + stamp.nanos / 1e9

@@ -55,6 +55,7 @@ class FleetState:
         slots: Jobs at once of each app manager.
         store: What the registry keeps jobs in: "sqlite" or "postgres".
         require_signed: Whether the api refuses unsigned jobs.
+        users: Whether the api asks callers for tokens: "open" or "required".
         hosts: Loopback address of each host.
         replicas: By id.
     """
@@ -65,6 +66,7 @@ class FleetState:
     slots: int = 2
     store: str = "sqlite"
     require_signed: bool = False
+    users: str = "open"
     hosts: dict[str, str] = field(default_factory=dict)
     replicas: dict[str, ReplicaState] = field(default_factory=dict)
 

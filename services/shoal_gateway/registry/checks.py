@@ -88,7 +88,7 @@ def quotas(value: account_pb2.Quotas, field: str) -> dict[str, int | None]:
     """A user's own bounds; None where the common one holds."""
     return {
         each.name: check.whole(getattr(value, each.name), f"{field}.{each.name}", 0, LARGEST)
-        if value.HasField(each.name)
+        if value.HasField(each.name)  # type: ignore[arg-type] # stubs want literals
         else None
         for each in account_pb2.Quotas.DESCRIPTOR.fields
     }

@@ -133,7 +133,7 @@ class Registry:
         except IntegrityError as error:
             raise UnavailableError(
                 f"{len(creations)} jobs were not written: what is unique was taken by others, twice"
-                f" while this looked; submit them again under the same keys ({error.orig})"
+                " while this looked; submit them again under the same keys"
             ) from error
 
     def _create_many(self, creations: Sequence[Creation], *, whole: bool) -> list[Known]:
