@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 100
 SEED ?= 1
+SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test bench bench-drain bench-jobs bench-queue bench-scale demo experiments experiment-capacity simulate protos lock clean
+.PHONY: help setup check format test bench bench-drain bench-jobs bench-queue bench-scale demo experiments experiment-capacity fuzz simulate protos lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -26,6 +27,10 @@ format: setup ## Let ruff format and mend what it can
 
 test: setup ## All tests: unit, property, integration with real ZooKeeper and real processes
 	@scripts/test.sh $(ARGS)
+
+fuzz: setup ## Random and mutated requests to every method of real services: make fuzz [SECONDS=300]
+	@scripts/system.sh zookeeper
+	@SHOAL_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q tests/fuzz
 
 bench: setup ## Shoal against grpc's round robin, HAProxy and nginx: make bench [ARGS="--only latency"]
 	@for each in zookeeper haproxy nginx; do \

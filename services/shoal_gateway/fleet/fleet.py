@@ -122,6 +122,7 @@ class Fleet:
                 self._start_store(state)
                 self._file.write(state)
                 if users == "required":
+                    install(self.layout, ())
                     self._make_administrator(state)
                 planned = list(layout.replicas(hosts))
                 if route is not None:
