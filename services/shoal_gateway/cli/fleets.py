@@ -87,6 +87,14 @@ def ps(json_: Json = False) -> None:
         print_json({"zookeeper": meant.address(), "state": state, "replicas": rows})
     else:
         out.print(render.replica_table(rows, f"ZooKeeper {meant.address()}: {state}"))
+        shared = [row["id"] for row in rows if row["jobs_as"] == "manager"]
+        if shared:
+            out.print(
+                f"Jobs of {', '.join(shared)} run as their manager's account, and can read each"
+                " other's files; its log says why (docs/users.md).",
+                style="dim",
+                highlight=False,
+            )
 
 
 def _note_dead(meant: Where, rows: list[dict[str, Any]]) -> None:
@@ -101,7 +109,7 @@ def _note_dead(meant: Where, rows: list[dict[str, Any]]) -> None:
             continue
         row = found.get(each.id)
         if row is None:
-            keys = ("address", "version", "zone", "contract")
+            keys = ("address", "version", "zone", "contract", "jobs_as")
             row = dict.fromkeys(keys, "") | {"port": 0, "since": 0, "flavor": each.flavor}
             row |= {"id": each.id, "service": each.service, "host": each.host}
             rows.append(row)

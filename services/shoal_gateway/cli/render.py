@@ -87,6 +87,7 @@ def replica_json(service: str, replica: Replica) -> dict[str, Any]:
         "zone": replica.zone,
         "status": str(replica.status),
         "contract": replica.metadata.get("protos_digest", ""),
+        "jobs_as": replica.metadata.get("jobs_as", ""),
         "since": replica.registered_at,
     }
 

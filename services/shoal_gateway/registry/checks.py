@@ -19,6 +19,7 @@ from shoal_protos.gateway.registry.v1 import registry_pb2
 
 MAX_SPEC_BYTES = 256 * 1024
 MAX_BATCH = 1000
+MAX_PARAMETERS = 256
 # An owner's name, and a key's id behind it.
 MAX_SIGNER = 256
 MAX_ATTEMPTS = 10_000
@@ -38,6 +39,10 @@ def spec(request: registry_pb2.CreateJobRequest) -> job_pb2.JobSpec:
     check.required(found.application, "spec.application")
     check.label(found.flavor, "spec.flavor")
     check.work(found, "spec")
+    check.at_most(list(found.parameters), "spec.parameters", limit=MAX_PARAMETERS)
+    for name, value in found.parameters.items():
+        check.label(name, "spec.parameters")
+        check.optional(value, f"spec.parameters[{name}]")
     for index, file in enumerate(check.at_most(found.inputs, "spec.inputs")):
         check.file_ref(file, f"spec.inputs[{index}]")
     check.distinct([file.name for file in found.inputs], "spec.inputs")
