@@ -151,6 +151,9 @@ class AppManager:
         for thread in self._threads:
             thread.join()
         self._finisher.close()
+        # What is held of those that go on, their supervisors hold as well.
+        for runner in self.running():
+            runner.close()
 
     @property
     def free(self) -> int:
