@@ -117,18 +117,22 @@ class Roster:
         A caller that connected anew without a second hello still lives. So one is only gone when
         no connection from its host is left that could be its new one.
         """
+        with self._lock:
+            # A hello may come while the connections are being read, from one not among them yet.
+            known, greeted = dict(self._callers), set(self._greeted)
         peers = self._connections()
         if peers is None:
             return
         with self._lock:
             loose = {peer for peer in peers if peer not in self._greeted}
             hosts = {_host(peer) for peer in loose}
-            for caller, peer in list(self._callers.items()):
-                if peer not in peers and _host(peer) not in hosts:
+            for caller, peer in known.items():
+                lives = peer in peers or _host(peer) in hosts or self._callers.get(caller) != peer
+                if not lives:
                     del self._callers[caller]
                     if self.phase is not Phase.SERVING:
                         self._gone[caller] = peer
-            self._greeted.intersection_update({*peers, *self._callers.values()})
+            self._greeted -= greeted.difference(peers, self._callers.values())
             if self.phase is not Phase.SERVING:
                 self._unknown = loose
 

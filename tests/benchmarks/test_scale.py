@@ -39,7 +39,7 @@ def test_events_are_seen_by_all_callers_and_counted(tmp_path, capsys):
     # are held, too, that vanished shortly before; how shortly depends on the machine.
     assert guards["most_vanish"]["announced"] == 6
     assert guards["all_vanish"]["announced"] == 0
-    assert guards["all_vanish"]["known"] in (6, 12)
+    assert 6 <= guards["all_vanish"]["known"] <= 12
     known = guards["all_vanish"]["known"]
     assert guards["start_without_zookeeper"]["known"] == known
     assert table(report["events"]) in capsys.readouterr().out

@@ -119,7 +119,8 @@ def test_a_registry_that_is_away_for_longer_than_a_leash_costs_no_job(hosts):
 def test_a_paused_host_comes_back_late_and_what_it_did_counts_for_nothing(hosts, tmp_path):
     # The Airavata hole: a worker that stood still, all of it, and overwrites its successor.
     go = tmp_path / "go"
-    first = hosts.manager(1, lease=1.0)
+    # Not to run out before the pause, however busy the machine: the manager would end the job.
+    first = hosts.manager(1, lease=4.0)
     hosts.manager(2, lease=30.0)
     job_id = hosts.submit(
         f"import os\nwho = os.environ['SHOAL_ATTEMPT']\n{wait_for(go)}\nopen('x', 'w').write(who)",

@@ -7,11 +7,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from kazoo.client import KazooClient
 from kazoo.protocol.states import KazooState
 from kazoo.security import make_acl
 
 import shoal
 from shoal.testing.faultproxy import FaultProxy
+from shoal.testing.zookeeper import ZooKeeperEnsemble
 from tests.support.waiting import eventually
 
 
@@ -173,6 +175,25 @@ def test_while_zookeeper_stays_away_it_is_lost_by_our_own_clock(own_zookeeper, t
             lock.acquire(0.3)
         own_zookeeper.resume()
         assert lock.acquire(30)
+
+
+def test_answers_of_a_server_that_lost_its_leader_prove_nothing(tmp_path):
+    with ZooKeeperEnsemble(3, tmp_path / "ensemble") as ensemble:
+        follower = next(server for server in ensemble if server.mode == "follower")
+        cache = tmp_path / "cache"
+        with shoal.Directory(follower.hosts, session_timeout=4.0, cache_dir=cache) as directory:
+            lock = shoal.Lock(directory, "x")
+            lock.acquire(30)
+            reader = KazooClient(follower.hosts)
+            reader.start(30)
+            # Its followers notice after five seconds (syncLimit); until then they answer reads.
+            ensemble.leader().pause()
+            assert lock.lost.wait(30)
+            assert reader.get_children("/locks/x")
+            with pytest.raises(shoal.LockLostError, match="ZooKeeper has not answered"):
+                lock.check()
+            reader.stop()
+            reader.close()
 
 
 def test_a_dead_zookeeper_times_out_and_says_so(tmp_path):

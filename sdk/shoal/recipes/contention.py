@@ -207,8 +207,14 @@ class Contention:
     def _take(self, name: str) -> Script[Tenure]:
         """It is our turn; the node itself says under which fence, and whether it is ours still."""
         bell = Bell()
-        sent = self._desk.clock()
         path = f"{self._path}/{name}"
+        # Our server may lag behind the others, who ended our session and let the next one in.
+        result, until = self._desk.proof(path)
+        (checked,) = yield result
+        if isinstance(checked, NoNodeError):
+            raise _NotOursError(path) from checked
+        if checked is not True:
+            raise checked
         try:
             _, stat = yield self._desk.client.get_async(path, watch=bell.ring)
         except NoNodeError as error:
@@ -222,7 +228,7 @@ class Contention:
             path,
             stat.czxid,
             stat.ephemeralOwner,
-            sent + self._desk.session.timeout,
+            until(),
             clock=self._desk.clock,
             told=self._told,
         )

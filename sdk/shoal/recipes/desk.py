@@ -1,7 +1,7 @@
 """What the recipes of one process share: the session, a thread, and proofs that the session lives.
 
-While anything is held, one small read is sent every so often, however much is held; its answer
-moves the deadlines of all (`Tenure.prove`).
+While anything is held, one small write that changes nothing is sent every so often, however much
+is held; its answer moves the deadlines of all (`Proofs`).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from kazoo.protocol.states import KazooState
 
 from shoal.errors import DirectoryClosedError
 from shoal.recipes.steps import Bell, Script, Steps, T
-from shoal.recipes.tenure import Tenure, uptime
+from shoal.recipes.tenure import Proofs, Tenure, uptime
 from shoal.session import Session
 from shoal.worker import Worker
 
 logger = logging.getLogger(__name__)
 
 # Proofs asked for within one session timeout.
-PROOFS = 5
+PROOFS = 8
 
 
 class Desk:
@@ -46,6 +46,7 @@ class Desk:
         self._running: set[Steps[Any]] = set()
         self._waiting: list[Bell] = []
         self._proving = False
+        self._proofs = Proofs()
         # The thread starts here: gevent's hub, where answers arrive, may not start one.
         self.worker.call_soon(lambda: self.client.add_listener(self._changed))
 
@@ -129,13 +130,30 @@ class Desk:
         session = self.session.session_id
         if session is None or not self._tenures:
             return
-        sent = self.clock()
-        result = self.client.exists_async("/")
+        result, until = self.proof("/")
 
-        def answered(result: object) -> None:
+        def answered(result: Any) -> None:
             # The same session still: an answer to another one proves nothing for this.
-            if result.successful() and self.session.session_id == session:  # type: ignore[attr-defined]
+            if result.successful() and result.value == [True]:
+                if self.session.session_id != session:
+                    return
                 for tenure in tuple(self._tenures):
-                    tenure.prove(session, sent, self.session.timeout)
+                    tenure.prove(session, until())
 
         result.rawlink(answered)
+
+    def proof(self, path: str) -> tuple[Any, Callable[[], float]]:
+        """Has a quorum say that a node exists, in this session.
+
+        Returns:
+            kazoo's asynchronous result, ``[True]`` if it does; and, to be asked then, until when
+            the session lives.
+        """
+        session, sent = self.session.session_id or 0, self.clock()
+        # A transaction that only checks is carried out as a write is, and changes nothing.
+        transaction = self.client.transaction()
+        transaction.check(path, -1)
+        self._proofs.sent(session, sent)
+        return transaction.commit_async(), lambda: self._proofs.until(
+            session, sent, self.session.timeout
+        )

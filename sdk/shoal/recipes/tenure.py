@@ -2,23 +2,67 @@
 
 ZooKeeper tells a client that its session has ended only when they speak again. A process that was
 stopped, or whose network was, would go on as the holder until then. So each holder counts by
-itself: the server has promised to keep the session for its timeout after it last heard of us, and
-what it has answered it had heard, at the earliest when we sent it.
+itself, with `Proofs` of the session's life.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 # The time that the machine was asleep counts too, where the system's clocks can tell.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
+# Shares of a session's timeout. A server tells its leader, who ends sessions, of whom it has heard
+# when the leader pings it: half a tick later at most, and no session is shorter than two ticks.
+_UNTOLD = 1 / 4
+# kazoo says something at least so often, whatever else is sent.
+_SILENT = 1 / 3
+
+
 def uptime() -> float:
     """Monotonic seconds that go on while this process, or the machine, stands still."""
     return time.clock_gettime(_CLOCK)
+
+
+class Proofs:
+    """Until when a session lives for certain, by what was sent in it and what was answered.
+
+    Only a request that its leader carries out with a quorum proves anything: a server that was cut
+    off from the others goes on to answer reads, for seconds, while they end the session and let
+    somebody else in. And what was answered proves less than it seems. The leader keeps a session
+    for its timeout after it was last *told* of it, and of the answered request itself it may not
+    have been told when its server was cut off: only of what came before, long enough for a ping.
+    """
+
+    def __init__(self) -> None:
+        self._session = 0
+        # When; what is older than a session does not matter.
+        self._sent: deque[float] = deque(maxlen=32)
+
+    def sent(self, session: int, now: float) -> None:
+        """Something is sent."""
+        if session != self._session:
+            self._session = session
+            self._sent.clear()
+        self._sent.append(now)
+
+    def until(self, session: int, sent: float, timeout: float) -> float:
+        """Until when it lives at least.
+
+        Args:
+            session: Its id.
+            sent: When the request was sent that a quorum carried out.
+            timeout: The session's, seconds.
+        """
+        heard = sent - (_UNTOLD + _SILENT) * timeout
+        if session == self._session:
+            told = [each for each in self._sent if each <= sent - _UNTOLD * timeout]
+            heard = max([heard, *told])
+        return heard + timeout
 
 
 class Tenure:
@@ -81,11 +125,11 @@ class Tenure:
         """Why it is over; None while it isn't known to be."""
         return self._over
 
-    def prove(self, session: int, sent: float, timeout: float) -> None:
-        """A request that was sent at ``sent`` was answered to a session of so long a timeout."""
+    def prove(self, session: int, until: float) -> None:
+        """A session is known to live until then; see `Proofs`."""
         if session == self.session and self.held:
             # Whoever finds it over at the same moment has the last word: `_over` stays.
-            self._until = max(self._until, sent + timeout)
+            self._until = max(self._until, until)
 
     def lose(self, reason: str) -> None:
         """It is over against the holder's will. The first end counts."""

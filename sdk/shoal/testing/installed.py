@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +24,12 @@ _CURE = (
 # Below the range from which Linux takes the ports of outgoing connections (32768 and up): a port
 # of ours stays free while its server is down, and can be bound again.
 _PORTS = range(18000, 32000)
+
+# A port is not bound before its server has started, nor while it is down. Until then others leave
+# it alone because we hold a name in Linux's abstract namespace, which ends with this process. The
+# oldest are given up: each costs a file descriptor.
+_CLAIMS = 200
+_claims: deque[int] = deque()
 
 
 class ZooKeeperError(RuntimeError):
@@ -61,6 +69,8 @@ def find_classpath() -> str:
 def free_port(address: str = "127.0.0.1") -> int:
     """A TCP port that nobody listens on and that no outgoing connection will take.
 
+    While this process lives, no other one is told of it by this function.
+
     Raises:
         ZooKeeperError: none was found.
     """
@@ -71,8 +81,23 @@ def free_port(address: str = "127.0.0.1") -> int:
                 probe.bind((address, port))
             except OSError:
                 continue
+        if _claim(port):
             return port
     raise ZooKeeperError(f"no free port on {address} from {_PORTS.start} to {_PORTS.stop}")
+
+
+def _claim(port: int) -> bool:
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        claim.bind(f"\0shoal-port-{port}")
+    except OSError as error:
+        claim.close()
+        # Anything else than taken: there is no such namespace here, and no claims.
+        return error.errno != errno.EADDRINUSE
+    _claims.append(claim.detach())
+    if len(_claims) > _CLAIMS:
+        os.close(_claims.popleft())
+    return True
 
 
 def poll(holds: Callable[[], bool], timeout: float) -> bool:

@@ -322,7 +322,9 @@ def _wait(job: int, deadline: float | None, leash: Leash) -> tuple[str, int]:
             number = signal.sigwait(_SIGNALS)
         else:
             found = signal.sigtimedwait(_SIGNALS, max(0.0, min(times) - time.monotonic()))
-            if found is None:
+            # After a stop (SIGSTOP, SIGCONT) that was longer than the wait, CPython returns memory
+            # that nobody wrote instead of None (seen with 3.11).
+            if found is None or found.si_signo not in _SIGNALS:
                 now = time.monotonic()
                 if deadline is not None and now >= deadline:
                     return WALL_LIMIT, -signal.SIGKILL

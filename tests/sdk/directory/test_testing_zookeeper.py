@@ -1,12 +1,16 @@
 """The ZooKeeper that tests and local fleets run."""
 
 import os
+import random
 import socket
+import subprocess
+import sys
 
 import pytest
 from kazoo.client import KazooClient
 from kazoo.exceptions import ConnectionLoss, SessionExpiredError
 
+from shoal.testing import installed
 from shoal.testing.installed import ZooKeeperError, find_classpath, find_java
 from shoal.testing.zookeeper import ZooKeeperEnsemble, ZooKeeperServer
 from tests.support.waiting import eventually
@@ -92,6 +96,23 @@ def test_a_server_that_does_not_come_up_shows_its_log(tmp_path):
         with pytest.raises(ZooKeeperError, match="Address already in use"):
             server.start()
         server.close()
+
+
+def test_no_port_is_given_to_two_who_have_not_bound_it_yet(monkeypatch):
+    monkeypatch.setattr(installed, "_PORTS", range(17500, 17600))
+    monkeypatch.setattr(random, "sample", lambda ports, _count: list(ports))
+    code = (
+        "import random, sys\n"
+        "from shoal.testing import installed\n"
+        "installed._PORTS = range(17500, 17600)\n"
+        "random.sample = lambda ports, _count: list(ports)\n"
+        "print(installed.free_port())"
+    )
+    mine = installed.free_port()
+    theirs = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+    assert int(theirs.stdout) > mine
+    # It was given back when its process ended.
+    assert installed.free_port() > mine
 
 
 def test_an_ensemble_elects_another_leader(tmp_path):

@@ -180,6 +180,30 @@ def test_a_caller_that_may_have_connected_anew_is_not_gone():
     assert drain.ended(101.0).gone == ()
 
 
+def test_who_says_hello_while_the_connections_are_read_is_not_gone():
+    # The kernel's list is older than the hello: it does not have the connection yet.
+    peers = {A}
+
+    def connections():
+        if B not in peers:
+            before = set(peers)
+            peers.add(B)
+            roster.hello("b", B)
+            return before
+        return peers
+
+    roster = Roster(lambda: None, connections)
+    roster.hello("a", A)
+    drain = leaving(roster)
+    roster.look()
+    roster.look()
+    roster.released("a")
+    roster.released("b")
+    report = drain.ended(101.0)
+    assert report.confirmed == (Caller("a", A), Caller("b", B))
+    assert (report.gone, report.unknown) == ((), ())
+
+
 def test_connections_that_never_said_hello_are_unknown_and_released_ones_are_not():
     kernel = Kernel(A, B)
     roster = Roster(lambda: None, kernel)

@@ -247,6 +247,23 @@ def test_a_job_that_a_manager_looks_after_outlives_its_leash(run):
     assert (job.attempt.exit.cause, job.attempt.exit.exit_code) == (supervisor.EXITED, 0)
 
 
+def test_a_job_outlives_a_pause_longer_than_a_wait_of_its_guard(run, tmp_path):
+    go = tmp_path / "go"
+    wait = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)"
+    job = run(*python(wait), leash=8.0)
+    eventually(job.ledger.exists, what="its start")
+    for _ in range(2):
+        tree = [job.process.pid, *supervisor.descendants(job.process.pid)]
+        for pid in tree:
+            os.kill(pid, signal.SIGSTOP)
+        # Looks at the leash are a second apart.
+        time.sleep(1.2)
+        for pid in tree:
+            os.kill(pid, signal.SIGCONT)
+    go.touch()
+    assert job.ended().cause == supervisor.EXITED
+
+
 def test_time_that_its_host_stood_still_does_not_count_for_a_leash(tmp_path):
     leash = supervisor.Leash(tmp_path / "leash", 8.0, 100.0)
     assert leash.next_look() == 101.0

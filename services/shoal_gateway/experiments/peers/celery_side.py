@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import redis
 
+from shoal.testing.installed import free_port
 from shoal_gateway.experiments.peers import tasks
 from shoal_gateway.experiments.peers.sides import WORKERS, Meter, Round, children
 
@@ -47,7 +47,7 @@ class CelerySide:
         directory.mkdir(parents=True, exist_ok=True)
         self._program = program
         self._directory = directory
-        self._port = _free_port()
+        self._port = free_port()
         self._url = f"redis://127.0.0.1:{self._port}/0"
         self.redis = redis.Redis(port=self._port)
         self.broker = self.start_broker()
@@ -195,10 +195,3 @@ def running(directory: Path) -> Iterator[CelerySide]:
         yield side
     finally:
         side.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
