@@ -17,7 +17,7 @@ from shoal.directory import Directory
 from shoal_gateway.contracts import CALLS
 from shoal_gateway.signatures import sign
 from shoal_gateway.tokens import METADATA_KEY
-from shoal_protos.gateway.api.v1 import accounts_pb2_grpc, api_pb2, api_pb2_grpc
+from shoal_protos.gateway.api.v1 import accounts_pb2, accounts_pb2_grpc, api_pb2, api_pb2_grpc
 from shoal_protos.gateway.model.v1 import job_pb2
 
 if TYPE_CHECKING:
@@ -137,6 +137,11 @@ class Gateway:
     def accounts(self) -> accounts_pb2_grpc.AccountsStub:
         """The calls about users and tokens."""
         return accounts_pb2_grpc.AccountsStub(self._channel)
+
+    def user(self) -> str:
+        """Whose token it is."""
+        request = accounts_pb2.WhoAmIRequest()
+        return self.accounts.WhoAmI(request, timeout=TIMEOUT).user.name
 
     def applications(self) -> list[api_pb2.Application]:
         """The catalogue."""
