@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 100
 SEED ?= 1
+SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-containers bench bench-drain bench-jobs bench-queue bench-scale demo experiments experiment-capacity simulate protos lock terraform-check clean
+.PHONY: help setup check format test test-containers bench bench-drain bench-jobs bench-queue bench-scale demo experiments experiment-capacity fuzz simulate protos lock terraform-check clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -35,6 +36,10 @@ test-containers: setup ## Build the image, run 3 containers of each service, kil
 	@scripts/system.sh zookeeper docker
 	@scripts/wheels.sh
 	@SHOAL_CONTAINERS=3 SHOAL_CONTAINER_JOBS=100 $(BIN)/python -m pytest tests/integration/test_containers.py tests/integration/test_compose.py $(ARGS)
+
+fuzz: setup ## Random and mutated requests to every method of real services: make fuzz [SECONDS=300]
+	@scripts/system.sh zookeeper
+	@SHOAL_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q tests/fuzz
 
 bench: setup ## Shoal against grpc's round robin, HAProxy and nginx: make bench [ARGS="--only latency"]
 	@for each in zookeeper haproxy nginx; do \

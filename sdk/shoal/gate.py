@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from shoal import malformed
 from shoal.admission import Admission, Lane
 from shoal.connections import normal
 from shoal.drain import Phase, Roster
@@ -200,4 +201,8 @@ def _on_pool(pool: ThreadPoolExecutor, behavior: Any) -> Any:
 
 def _swapped(handler: Any, behavior: Any) -> Any:
     make = getattr(grpc, f"{_kind(handler)}_rpc_method_handler")
-    return make(behavior, handler.request_deserializer, handler.response_serializer)
+    return make(
+        malformed.heeding(handler, behavior),
+        malformed.reading(handler, behavior),
+        handler.response_serializer,
+    )

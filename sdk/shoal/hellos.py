@@ -11,7 +11,9 @@ from shoal.connections import normal
 from shoal.drain import Phase, Roster
 from shoal_protos.v1 import replica_pb2, replica_pb2_grpc
 
-_NO_CALLER = "caller_id: must not be empty"
+# Longer than any that a channel makes: what is remembered of strangers must stay small.
+MAX_CALLER = 512
+_NO_CALLER = f"caller_id: must be 1 to {MAX_CALLER} characters long"
 
 
 class Hellos(replica_pb2_grpc.ReplicaServicer):
@@ -30,7 +32,7 @@ class Hellos(replica_pb2_grpc.ReplicaServicer):
         self, request: replica_pb2.HelloRequest, context: grpc.ServicerContext
     ) -> replica_pb2.HelloResponse:
         """A caller may call."""
-        if not request.caller_id:
+        if not 0 < len(request.caller_id) <= MAX_CALLER:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, _NO_CALLER)
         self._roster.hello(request.caller_id, normal(context.peer()))
         return _answer(self._roster, self._id)
@@ -39,7 +41,7 @@ class Hellos(replica_pb2_grpc.ReplicaServicer):
         self, request: replica_pb2.ReleasedRequest, context: grpc.ServicerContext
     ) -> replica_pb2.ReleasedResponse:
         """A caller has moved away."""
-        if not request.caller_id:
+        if not 0 < len(request.caller_id) <= MAX_CALLER:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, _NO_CALLER)
         self._roster.released(request.caller_id)
         return replica_pb2.ReleasedResponse()
@@ -56,7 +58,7 @@ class AioHellos(replica_pb2_grpc.ReplicaServicer):
         self, request: replica_pb2.HelloRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> replica_pb2.HelloResponse:
         """A caller may call."""
-        if not request.caller_id:
+        if not 0 < len(request.caller_id) <= MAX_CALLER:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, _NO_CALLER)
         self._roster.hello(request.caller_id, normal(context.peer()))
         return _answer(self._roster, self._id)
@@ -65,7 +67,7 @@ class AioHellos(replica_pb2_grpc.ReplicaServicer):
         self, request: replica_pb2.ReleasedRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> replica_pb2.ReleasedResponse:
         """A caller has moved away."""
-        if not request.caller_id:
+        if not 0 < len(request.caller_id) <= MAX_CALLER:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, _NO_CALLER)
         self._roster.released(request.caller_id)
         return replica_pb2.ReleasedResponse()

@@ -9,14 +9,15 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 
 from shoal.directory import Directory
 from shoal_gateway.contracts import CALLS
 from shoal_gateway.signatures import sign
-from shoal_protos.gateway.api.v1 import api_pb2, api_pb2_grpc
+from shoal_gateway.tokens import METADATA_KEY
+from shoal_protos.gateway.api.v1 import accounts_pb2, accounts_pb2_grpc, api_pb2, api_pb2_grpc
 from shoal_protos.gateway.model.v1 import job_pb2
 
 if TYPE_CHECKING:
@@ -61,6 +62,49 @@ def state_name(state: int) -> str:
     return job_pb2.State.Name(state).removeprefix("STATE_")  # type: ignore[arg-type] # as above
 
 
+class _Details(NamedTuple):
+    method: Any
+    timeout: Any
+    metadata: Any
+    credentials: Any
+    wait_for_ready: Any
+    compression: Any
+
+
+class Bearer(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    """Sends a token with every call.
+
+    gRPC's own call credentials go over TLS only, and a gateway on this host may have none.
+    """
+
+    def __init__(self, token: str) -> None:
+        self._metadata = (METADATA_KEY, f"Bearer {token}")
+
+    def _with_token(self, details: Any) -> _Details:
+        metadata = (*(details.metadata or ()), self._metadata)
+        return _Details(
+            details.method,
+            details.timeout,
+            metadata,
+            details.credentials,
+            details.wait_for_ready,
+            details.compression,
+        )
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        """One request, one answer."""
+        return continuation(self._with_token(details), request)
+
+    intercept_unary_stream = intercept_unary_unary  # type: ignore[assignment] # Any to Any
+    intercept_stream_unary = intercept_unary_unary  # type: ignore[assignment] # Any to Any
+    intercept_stream_stream = intercept_unary_unary  # type: ignore[assignment] # Any to Any
+
+
 class Gateway:
     """The gateway's api through the SDK: every call goes to a replica that lives.
 
@@ -68,15 +112,36 @@ class Gateway:
 
     Args:
         directory: Of the fleet.
-        owner: Whose jobs.
+        owner: Whose jobs; empty where the token says it.
         signer: The owner's private key, to sign what is submitted; None: it is not signed.
+        token: Shows who calls, where the gateway asks for it.
     """
 
-    def __init__(self, directory: Directory, owner: str, signer: Signer | None = None) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        owner: str,
+        signer: Signer | None = None,
+        *,
+        token: str | None = None,
+    ) -> None:
         self.owner = owner
         self._signer = signer
-        self._channel = directory.channel("api", contract=CALLS)
-        self._api = api_pb2_grpc.ApiStub(self._channel)
+        channel: grpc.Channel = directory.channel("api", contract=CALLS)
+        if token is not None:
+            channel = grpc.intercept_channel(channel, Bearer(token))
+        self._channel = channel
+        self._api = api_pb2_grpc.ApiStub(channel)
+
+    @property
+    def accounts(self) -> accounts_pb2_grpc.AccountsStub:
+        """The calls about users and tokens."""
+        return accounts_pb2_grpc.AccountsStub(self._channel)
+
+    def user(self) -> str:
+        """Whose token it is."""
+        request = accounts_pb2.WhoAmIRequest()
+        return self.accounts.WhoAmI(request, timeout=TIMEOUT).user.name
 
     def applications(self) -> list[api_pb2.Application]:
         """The catalogue."""
@@ -158,7 +223,8 @@ class Gateway:
 
     def cancel(self, job_id: str) -> job_pb2.Job:
         """Asks for a job's end."""
-        request = api_pb2.CancelRequest(id=job_id, reason=f"cancelled by {self.owner}")
+        reason = f"cancelled by {self.owner}" if self.owner else ""
+        request = api_pb2.CancelRequest(id=job_id, reason=reason)
         return self._api.Cancel(request, timeout=TIMEOUT).job
 
     def replay(self, job_id: str) -> job_pb2.Job:

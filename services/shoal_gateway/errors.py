@@ -44,5 +44,22 @@ class UnauthenticatedError(GatewayError):
     """It is not shown that the request comes from whom it says."""
 
 
+class DeniedError(GatewayError):
+    """It is known who asks, and they may not."""
+
+
+class QuotaError(GatewayError):
+    """A user's quota is used up; nothing was done.
+
+    Args:
+        quota: Its name: "jobs_in_flight".
+        said: Which quota, how much it is, and when to try again.
+    """
+
+    def __init__(self, quota: str, said: str) -> None:
+        super().__init__(said)
+        self.quota = quota
+
+
 class DataLossError(GatewayError):
     """Stored content is not what it was when it was written down."""

@@ -111,7 +111,9 @@ class LocalObjectStore(ObjectStore):
         digest = hashlib.sha256()
         size = 0
         try:
-            self._incoming.mkdir(parents=True, exist_ok=True)
+            if not self._incoming.is_dir():
+                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._incoming.mkdir(exist_ok=True)
             handle, name = tempfile.mkstemp(dir=self._incoming)
             aside = Path(name)
             try:

@@ -5,21 +5,29 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import logging
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
 
 import grpc
+import grpc.aio
 
+from shoal.malformed import MalformedRequestError
 from shoal_gateway.errors import (
     AlreadyExistsError,
     DataLossError,
+    DeniedError,
     GatewayError,
     InvalidError,
     NotFoundError,
     PreconditionError,
+    QuotaError,
     UnauthenticatedError,
     UnavailableError,
 )
+
+logger = logging.getLogger(__name__)
 
 Servicer = TypeVar("Servicer", bound=type)
 
@@ -30,6 +38,8 @@ CODES: dict[type[GatewayError], grpc.StatusCode] = {
     PreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    DeniedError: grpc.StatusCode.PERMISSION_DENIED,
+    QuotaError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DataLossError: grpc.StatusCode.DATA_LOSS,
 }
 
@@ -38,7 +48,6 @@ PASSED_ON = frozenset(
     {
         *CODES.values(),
         grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
         grpc.StatusCode.CANCELLED,
     }
 )
@@ -62,8 +71,8 @@ def speaks_status(servicer: Servicer) -> Servicer:
     """Class decorator: a servicer's calls answer our errors with their status code.
 
     Handlers may be of any kind: functions, generators, coroutines and asynchronous generators. What
-    another service answered passes through with its code; anything else stays an error of the
-    handler, which grpc logs and answers with UNKNOWN.
+    another service answered passes through with its code; anything else is a defect: it is logged
+    under a number, and callers get INTERNAL and that number.
     """
     contract = [base for base in servicer.__mro__[1:] if base is not object]
     for name, member in list(vars(servicer).items()):
@@ -88,11 +97,13 @@ def _unary(method: Callable[..., Any]) -> Callable[..., Any]:
     def answer(self: Any, request: Any, context: Any) -> Any:
         try:
             return method(self, request, context)
-        except (GatewayError, grpc.RpcError) as error:
-            status = status_of(error)
-            if status is None:
-                raise
-            context.abort(*status)
+        except MalformedRequestError:
+            raise
+        except Exception as error:
+            if _ended(context):
+                raise  # the method has ended its call itself
+            status = _answer_to(error, method)
+        return context.abort(*status)  # which raises
 
     return answer
 
@@ -102,11 +113,15 @@ def _stream(method: Callable[..., Iterator[Any]]) -> Callable[..., Any]:
     def answer(self: Any, request: Any, context: Any) -> Iterator[Any]:
         try:
             yield from method(self, request, context)
-        except (GatewayError, grpc.RpcError) as error:
-            status = status_of(error)
-            if status is None:
-                raise
-            context.abort(*status)
+        except MalformedRequestError:
+            raise
+        except Exception as error:
+            if _ended(context):
+                raise  # the method has ended its call itself
+            status = _answer_to(error, method)
+        else:
+            return
+        context.abort(*status)
 
     return answer
 
@@ -116,11 +131,11 @@ def _async_unary(method: Callable[..., Any]) -> Callable[..., Any]:
     async def answer(self: Any, request: Any, context: Any) -> Any:
         try:
             return await method(self, request, context)
-        except (GatewayError, grpc.RpcError) as error:
-            status = status_of(error)
-            if status is None:
-                raise
-            await context.abort(*status)
+        except (MalformedRequestError, grpc.aio.AbortError):
+            raise
+        except Exception as error:  # noqa: BLE001 - said, or logged, by what it is
+            status = _answer_to(error, method)
+        return await context.abort(*status)  # which raises
 
     return answer
 
@@ -133,10 +148,34 @@ def _async_stream(method: Callable[..., AsyncGenerator[Any, None]]) -> Callable[
             async with contextlib.aclosing(method(self, request, context)) as responses:
                 async for response in responses:
                     yield response
-        except (GatewayError, grpc.RpcError) as error:
-            status = status_of(error)
-            if status is None:
-                raise
-            await context.abort(*status)
+        except (MalformedRequestError, grpc.aio.AbortError):
+            raise
+        except Exception as error:  # noqa: BLE001 - said, or logged, by what it is
+            status = _answer_to(error, method)
+        else:
+            return
+        await context.abort(*status)
 
     return answer
+
+
+def _ended(context: Any) -> bool:
+    code = getattr(context, "code", None)
+    return code is not None and code() is not None
+
+
+def _answer_to(error: Exception, method: Callable[..., Any]) -> tuple[grpc.StatusCode, str]:
+    """What is said to the caller.
+
+    A defect of ours is told in the log, and callers get its number only: its words may be of paths,
+    tables, or somebody else's job.
+    """
+    known = isinstance(error, GatewayError | grpc.RpcError)
+    status = status_of(error) if known else None  # type: ignore[arg-type] # it is one of them
+    if status is not None:
+        return status
+    incident = secrets.token_hex(4)
+    logger.error("incident %s: %s failed", incident, method.__qualname__, exc_info=error)
+    return grpc.StatusCode.INTERNAL, (
+        f"something is wrong in the gateway; its log tells more under incident {incident}"
+    )

@@ -61,6 +61,23 @@ class Api(BaseModel):
     retry: Retry = Field(default=Retry(), description="calls to the registry and to schedulers")
 
 
+class Quotas(BaseModel):
+    """Bounds on each user who has none of their own."""
+
+    jobs_in_flight: int = Field(
+        default=1000, ge=0, le=1_000_000, description="jobs of one user that have not ended"
+    )
+    submits_per_minute: int = Field(
+        default=600, ge=0, le=10_000_000, description="new jobs of one user in a minute"
+    )
+    bytes_per_day: int = Field(
+        default=100 << 30,
+        ge=0,
+        le=1 << 60,
+        description="bytes that one user uploads and publishes in a day",
+    )
+
+
 class Registry(BaseModel):
     """The document of the registry."""
 
@@ -71,6 +88,9 @@ class Registry(BaseModel):
         ge=1.0,
         le=60.0,
         description="seconds between looks for leases that ran out, from the next look on",
+    )
+    quotas: Quotas = Field(
+        default=Quotas(), description="bounds on each user, where the api asks for users"
     )
 
 

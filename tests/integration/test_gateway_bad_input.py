@@ -346,7 +346,7 @@ async def test_bytes_that_are_no_message_end_the_call_and_nothing_else(tmp_path)
             channel = gateway.raw(service)
             with pytest.raises(grpc.RpcError) as caught:
                 await answer(channel, name, b"\xff\xff\xff", lambda data: data)
-            # grpc's own answer; which of the two is its server's choice.
+            # grpc's own answer, for these are its servers; ours say INVALID_ARGUMENT.
             assert caught.value.code() in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}, name
         assert (await gateway.api.Applications(api.ApplicationsRequest())).applications
         assert await gateway.scheduler.Status(scheduler.StatusRequest()) is not None

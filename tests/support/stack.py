@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,21 +18,29 @@ import grpc.aio
 from shoal.aio.channel import Channel
 from shoal.testing import FixedDirectory
 from shoal_balancer import Replica
+from shoal_gateway import tokens
+from shoal_gateway.api.accounts import AccountsClient, AccountsServicer
+from shoal_gateway.api.callers import Callers
 from shoal_gateway.api.catalogue import Catalogue
 from shoal_gateway.api.feed import Feed
 from shoal_gateway.api.files import Files, LogSegments
 from shoal_gateway.api.hints import WakeHints
 from shoal_gateway.api.servicer import ApiServicer, RegistryClient
 from shoal_gateway.api.tails import Tails
+from shoal_gateway.errors import AlreadyExistsError
 from shoal_gateway.objectstore import ObjectStore
 from shoal_gateway.registry.logic import Registry
+from shoal_gateway.registry.members import Members
+from shoal_gateway.registry.members_servicer import MembersServicer
 from shoal_gateway.registry.servicer import RegistryServicer
 from shoal_gateway.registry.store import Store
 from shoal_gateway.scheduler.logic import Dispatcher
 from shoal_gateway.scheduler.ports import FleetManagers, RegistryQueue
 from shoal_gateway.scheduler.servicer import SchedulerServicer
+from shoal_protos.gateway.api.v1 import accounts_pb2_grpc as api_accounts_pb2_grpc
 from shoal_protos.gateway.api.v1 import api_pb2_grpc
 from shoal_protos.gateway.appmanager.v1 import appmanager_pb2_grpc
+from shoal_protos.gateway.registry.v1 import accounts_pb2_grpc as registry_accounts_pb2_grpc
 from shoal_protos.gateway.registry.v1 import registry_pb2_grpc
 from shoal_protos.gateway.scheduler.v1 import scheduler_pb2_grpc
 
@@ -63,22 +72,45 @@ class AioDirectory:
 
 
 class Stack:
-    """Registry, api and scheduler, each on a port of its own."""
+    """Registry, api and scheduler, each on a port of its own.
 
-    def __init__(self, directory, stack, root, catalogue) -> None:
+    With ``users`` the api asks for tokens; `token` makes one.
+    """
+
+    def __init__(self, directory, stack, root, catalogue, *, users=False, clock=time.monotonic):
+        self._users = users
+        self._clock = clock
         self.directory = directory
         self.objects = ObjectStore.open(f"file://{root}/objects")
         self.store = Store(f"sqlite:///{root}/registry.db")
         stack.callback(self.store.close)
         self._stack = stack
         self._catalogue = catalogue
-        self.registry_logic = Registry(self.store)
+        self.members = Members(self.store)
+        self.registry_logic = Registry(self.store, quotas=lambda: self.members.quotas)
+
+    def token(self, user, *scopes, valid=3600.0) -> str:
+        """The secret of a new token of a user, who is made if there is none of that name."""
+        with contextlib.suppress(AlreadyExistsError):
+            self.members.put_user(user, {}, create=True)
+        fresh = tokens.new()
+        wanted = [tokens.SCOPES[each] for each in scopes or ("jobs:read", "jobs:write")]
+        self.members.create_token(fresh.id, fresh.digest, user, wanted, label="", valid=valid)
+        return fresh.text
 
     async def start(self) -> None:
         servicer = RegistryServicer(self.registry_logic)
         self._stack.push_async_callback(servicer.close)
         self._background(servicer.keep_swept())
-        await self.serve("registry", registry_pb2_grpc.add_RegistryServicer_to_server, servicer)
+        await self.serve(
+            "registry",
+            registry_pb2_grpc.add_RegistryServicer_to_server,
+            servicer,
+            (
+                registry_accounts_pb2_grpc.add_AccountsServicer_to_server,
+                MembersServicer(self.members, servicer),
+            ),
+        )
         self.registry = registry_pb2_grpc.RegistryStub(self.channel("registry"))
 
         executor = self._stack.enter_context(ThreadPoolExecutor(8))
@@ -88,11 +120,28 @@ class Stack:
         self._background(feed.run())
         self._background(hints.run())
         self.tails = Tails(LogSegments(self.objects), executor)
+        accounts = AccountsClient(registry_accounts_pb2_grpc.AccountsStub(self.channel("registry")))
+        callers = Callers(accounts.whose if self._users else None, now=self._clock)
         api = ApiServicer(
-            self._catalogue, client, Files(self.objects, executor), feed, self.tails, hints
+            self._catalogue,
+            client,
+            Files(self.objects, executor),
+            feed,
+            self.tails,
+            hints,
+            callers=callers,
+            charge=accounts.charge,
         )
         self.api_servicer = api
-        await self.serve("api", api_pb2_grpc.add_ApiServicer_to_server, api)
+        await self.serve(
+            "api",
+            api_pb2_grpc.add_ApiServicer_to_server,
+            api,
+            (
+                api_accounts_pb2_grpc.add_AccountsServicer_to_server,
+                AccountsServicer(callers, accounts),
+            ),
+        )
         self.api = api_pb2_grpc.ApiStub(self.channel("api"))
 
         self.dispatcher = Dispatcher(
@@ -109,10 +158,11 @@ class Stack:
         )
         self.scheduler = scheduler_pb2_grpc.SchedulerStub(self.channel("scheduler"))
 
-    async def serve(self, service, add, servicer) -> str:
+    async def serve(self, service, add, servicer, *more) -> str:
         """Serves on a free port; the target, which the directory knows from now on."""
         server = grpc.aio.server()
-        add(servicer, server)
+        for each, with_servicer in [(add, servicer), *more]:
+            each(with_servicer, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         self._stack.push_async_callback(server.stop, 0)
@@ -154,13 +204,13 @@ class Stack:
 
 
 @contextlib.asynccontextmanager
-async def running(root):
+async def running(root, **options):
     """The three services, until the block ends."""
     catalogue = root / "catalogue"
     catalogue.mkdir()
     (catalogue / "nap.toml").write_text(NAP)
     async with contextlib.AsyncExitStack() as stack:
-        made = Stack(FixedDirectory({}), stack, root, Catalogue.load(catalogue))
+        made = Stack(FixedDirectory({}), stack, root, Catalogue.load(catalogue), **options)
         await made.start()
         yield made
 

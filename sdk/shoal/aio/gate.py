@@ -42,6 +42,7 @@ class AioGate(grpc.aio.ServerInterceptor):
         self._admission = admission
         self._first = Wrapped(functools.partial(self._wrapped, repeated=False))
         self._repeated = Wrapped(functools.partial(self._wrapped, repeated=True))
+        self._cared = Wrapped(behavior_of)
         self._closed: Any = grpc.stream_unary_rpc_method_handler(self._turn_away)
 
     async def intercept_service(
@@ -53,8 +54,10 @@ class AioGate(grpc.aio.ServerInterceptor):
         if not always and self._roster.phase in CLOSED:
             return self._closed
         handler = await continuation(handler_call_details)
-        if handler is None or always:
-            return handler
+        if handler is None:
+            return None
+        if always:
+            return self._cared.of(method, handler)
         repeated = is_repeated(handler_call_details.invocation_metadata)
         return (self._repeated if repeated else self._first).of(method, handler)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import logging
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,8 @@ from typing import cast
 from shoal.directory import Directory
 from shoal.retry import Retry
 from shoal_gateway import following, runtime, tunables
+from shoal_gateway.api.accounts import AccountsClient, AccountsServicer
+from shoal_gateway.api.callers import Callers
 from shoal_gateway.api.catalogue import Catalogue, CatalogueError
 from shoal_gateway.api.feed import Feed
 from shoal_gateway.api.files import Files, LogSegments
@@ -22,15 +26,19 @@ from shoal_gateway.api.signers import Signers
 from shoal_gateway.api.tails import Tails
 from shoal_gateway.contracts import CALLS
 from shoal_gateway.objectstore import ObjectStore
+from shoal_protos.gateway.api.v1 import accounts_pb2_grpc as api_accounts_pb2_grpc
 from shoal_protos.gateway.api.v1 import api_pb2_grpc
-from shoal_protos.gateway.registry.v1 import registry_pb2_grpc
+from shoal_protos.gateway.registry.v1 import accounts_pb2_grpc, registry_pb2_grpc
 from shoal_protos.gateway.scheduler.v1 import scheduler_pb2_grpc
+
+logger = logging.getLogger(__name__)
 
 EXAMPLES = """
   python -m shoal_gateway.api --zookeeper 127.0.0.1:2181/gateway \\
       --objects file:///var/lib/shoal/objects --catalogue /etc/shoal/catalogue
   python -m shoal_gateway.api --zookeeper zk1:2181,zk2:2181/gateway --id api-2 --host host-2 \\
-      --bind 127.0.2.1:0 --objects s3://my-bucket/objects --catalogue ./catalogue
+      --bind 127.0.2.1:0 --objects s3://my-bucket/objects --catalogue ./catalogue \\
+      --users required
 """
 
 # Threads for calls to the object store.
@@ -55,9 +63,18 @@ class Signing:
 
 
 async def serve(
-    options: runtime.Common, catalogue: Catalogue, objects: ObjectStore, signing: Signing
+    options: runtime.Common,
+    catalogue: Catalogue,
+    objects: ObjectStore,
+    signing: Signing,
+    *,
+    users: bool = False,
 ) -> None:
     """Serves until told to stop, then drains."""
+    if users:
+        logger.info("callers need a token: users are required")
+    else:
+        logger.info("open to everybody who can reach it: users are not required (--users)")
     executor = ThreadPoolExecutor(THREADS, thread_name_prefix="objects")
     background: list[asyncio.Task[None]] = []
     try:
@@ -71,6 +88,13 @@ async def serve(
                     registry_pb2_grpc.RegistryStub(to_registry),
                 )
             )
+            accounts = AccountsClient(
+                cast(
+                    "accounts_pb2_grpc.AccountsAsyncStub",
+                    accounts_pb2_grpc.AccountsStub(to_registry),
+                )
+            )
+            callers = Callers(accounts.whose if users else None)
             feed = Feed(registry.changes)
             to_schedulers = directory.channel("scheduler", contract=CALLS)
             hints = WakeHints(
@@ -87,6 +111,8 @@ async def serve(
                 Tails(LogSegments(objects), executor),
                 hints,
                 signers=signers(directory.sync, signing),
+                callers=callers,
+                charge=accounts.charge,
             )
             server = runtime.Server(
                 "api", options, leaving=servicer.leave, limit=following.UNLIMITED
@@ -99,6 +125,9 @@ async def serve(
 
             following.follow(directory, "api", tunables.Api(), tune)
             api_pb2_grpc.add_ApiServicer_to_server(servicer, server)
+            api_accounts_pb2_grpc.add_AccountsServicer_to_server(
+                AccountsServicer(callers, accounts), server
+            )
             background += [
                 asyncio.create_task(feed.run(), name="feed"),
                 asyncio.create_task(hints.run(), name="wake hints"),
@@ -147,8 +176,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="refuse signed jobs for the moment when ZooKeeper, and so the news of revoked keys,"
         " has been away for longer (default: go on with the keys that are known)",
     )
+    parser.add_argument(
+        "--users",
+        choices=["open", "required"],
+        default="open",
+        help="whether callers need a token, and see their own jobs only; the first one is made with"
+        " `python -m shoal_gateway.registry.first_admin` (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tokens-in-plain-text",
+        action="store_true",
+        help="with --users required, take tokens over connections that anybody on the way can read,"
+        " and so use them as well",
+    )
     parsed = parser.parse_args(arguments)
     options = runtime.common_options(parsed)
+    users = parsed.users == "required"
+    if users and not parsed.tokens_in_plain_text and in_plain_text(options):
+        parser.error(
+            f"--users required on {options.bind}: without TLS, whoever sees a token on its way can"
+            " use it; give the api a certificate, bind it to a loopback address, or say"
+            " --tokens-in-plain-text where the network itself is private"
+        )
     runtime.configure_logging(options.log_level)
     try:
         catalogue = Catalogue.load(parsed.catalogue)
@@ -156,8 +205,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.exit(1, f"{parser.prog}: {error}\n")
     signing = Signing(parsed.require_signed, parsed.trust_keys_for)
     objects = runtime.open_objects(parser, parsed.objects)
-    asyncio.run(serve(options, catalogue, objects, signing))
+    asyncio.run(serve(options, catalogue, objects, signing, users=users))
     return 0
+
+
+def in_plain_text(options: runtime.Common) -> bool:
+    """Whether what callers send can be read on its way here: no TLS, and not within this host."""
+    host = options.bind.rpartition(":")[0].strip("[]")
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    return options.tls is None and not loopback
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
+import logging
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Executor
 from typing import IO, TypeVar
 
@@ -16,6 +17,8 @@ from shoal_gateway.errors import DataLossError, InvalidError, UnavailableError
 from shoal_gateway.objectstore import ObjectStore, ObjectStoreError
 from shoal_protos.gateway.api.v1 import api_pb2
 from shoal_protos.gateway.model.v1 import job_pb2
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -38,8 +41,18 @@ class Files:
         self._objects = objects
         self._executor = executor
 
-    async def upload(self, parts: AsyncIterator[api_pb2.UploadRequest]) -> job_pb2.ObjectRef:
+    async def upload(
+        self,
+        parts: AsyncIterator[api_pb2.UploadRequest],
+        account: str = "",
+        charge: Callable[[int], Awaitable[None]] | None = None,
+    ) -> job_pb2.ObjectRef:
         """Stores a stream of parts under the checksum of its content.
+
+        Args:
+            parts: A header, then chunks.
+            account: Whose it is; empty: everybody's.
+            charge: Called with the number of bytes before they are stored, unless they are already.
 
         Raises:
             InvalidError: the parts are not a header and chunks, or do not hash to what it says.
@@ -63,8 +76,10 @@ class Files:
             found = digest.hexdigest()
             if expected and found != expected:
                 raise InvalidError("header.sha256", f"is {expected}; the content has {found}")
-            key = upload_key(found)
+            key = upload_key(found, account)
             if not await self._blocking(lambda: self._objects.exists(key)):
+                if charge is not None:
+                    await charge(size)
                 spool.seek(0)
                 await self._blocking(lambda: self._objects.put(key, _chunks(spool), sha256=found))
         return job_pb2.ObjectRef(key=key, sha256=found, size=size)
@@ -87,7 +102,9 @@ class Files:
                     f"{field}.size", f"is {file.object.size}; the object has {stored.size} bytes"
                 )
 
-    async def download(self, file: job_pb2.FileRef) -> AsyncIterator[api_pb2.DownloadResponse]:
+    async def download(
+        self, file: job_pb2.FileRef
+    ) -> AsyncGenerator[api_pb2.DownloadResponse, None]:
         """A published file in chunks, its checksum in the last message.
 
         Raises:
@@ -121,7 +138,12 @@ class Files:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, call)
         except ObjectStoreError as error:
-            raise UnavailableError(f"the object store failed: {error}") from error
+            # Its words name paths and hosts, which are no business of users.
+            logger.warning("the object store failed: %s", error)
+            raise UnavailableError(
+                "the object store failed; try again, or ask who runs this gateway: it is in the"
+                " api's log"
+            ) from error
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:
@@ -140,11 +162,13 @@ class LogSegments:
         try:
             return [each.key for each in self._objects.list(prefix)]
         except (OSError, ObjectStoreError) as error:
-            raise UnavailableError(f"{prefix} can't be listed: {error}") from error
+            logger.warning("%s can't be listed: %s", prefix, error)
+            raise UnavailableError("logs can't be listed now; try again") from error
 
     def content(self, key: str) -> bytes:
         """A whole segment."""
         try:
             return b"".join(self._objects.get(key))
         except (OSError, ObjectStoreError) as error:
-            raise UnavailableError(f"{key} can't be read: {error}") from error
+            logger.warning("%s can't be read: %s", key, error)
+            raise UnavailableError("logs can't be read now; try again") from error

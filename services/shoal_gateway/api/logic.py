@@ -34,10 +34,15 @@ class Submission:
     spec: job_pb2.JobSpec
     fingerprint: str
     signed_by: str = ""
+    account: str = ""
 
 
 def submission(
-    request: api_pb2.SubmitRequest, catalogue: Catalogue, now: float, signed_by: str = ""
+    request: api_pb2.SubmitRequest,
+    catalogue: Catalogue,
+    now: float,
+    signed_by: str = "",
+    account: str = "",
 ) -> Submission:
     """Checks a submit against the catalogue and fills in the command.
 
@@ -46,6 +51,7 @@ def submission(
         catalogue: What there is.
         now: Seconds since 1970, for a deadline that is counted from the submit.
         signed_by: The key whose signature was verified.
+        account: The user whose job it is to be; empty: nobody's.
 
     Raises:
         InvalidError: a field is wrong; names it.
@@ -61,7 +67,7 @@ def submission(
         command=parameters.fill(application.command, values),
         function=application.function,
         parameters=values,
-        inputs=_inputs(request, application),
+        inputs=_inputs(request, application, account),
         outputs=application.outputs,
         resources=job_pb2.Resources(
             wall_seconds=application.resources.wall_seconds,
@@ -72,7 +78,7 @@ def submission(
         max_failures=application.retry.max_failures,
         deadline=_deadline(request, now),
     )
-    return Submission(owner, key, spec, fingerprint(request), signed_by)
+    return Submission(owner, key, spec, fingerprint(request), signed_by, account)
 
 
 def submissions(
@@ -80,6 +86,7 @@ def submissions(
     catalogue: Catalogue,
     now: float,
     signed_by: Sequence[str] = (),
+    account: str = "",
 ) -> list[Submission]:
     """Checks many submits, as `submission` does each.
 
@@ -91,7 +98,7 @@ def submissions(
     for index, each in enumerate(check.some(request.requests, "requests")):
         try:
             signer = signed_by[index] if signed_by else ""
-            found.append(submission(each, catalogue, now, signer))
+            found.append(submission(each, catalogue, now, signer, account))
         except InvalidError as error:
             raise InvalidError(f"requests[{index}].{error.field}", error.problem) from error
     seen: dict[tuple[str, str], int] = {}
@@ -120,9 +127,12 @@ def fingerprint(request: api_pb2.SubmitRequest) -> str:
     return hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
 
 
-def upload_key(sha256: str) -> str:
-    """Where an input with this content is kept, once for all who upload it."""
-    return f"uploads/{sha256}"
+def upload_key(sha256: str, account: str = "") -> str:
+    """Where an input with this content is kept, once for each user who uploads it.
+
+    Apart for each, so that nobody learns what others have uploaded by naming its checksum.
+    """
+    return f"uploads/{account}/{sha256}" if account else f"uploads/{sha256}"
 
 
 def log_prefix(job_id: str, attempt: job_pb2.Attempt, stream: api_pb2.LogStream.ValueType) -> str:
@@ -157,7 +167,9 @@ def described(application: Application) -> api_pb2.Application:
     )
 
 
-def _inputs(request: api_pb2.SubmitRequest, application: Application) -> list[job_pb2.FileRef]:
+def _inputs(
+    request: api_pb2.SubmitRequest, application: Application, account: str
+) -> list[job_pb2.FileRef]:
     given = [
         check.file_ref(file, f"inputs[{index}]")
         for index, file in enumerate(check.at_most(request.inputs, "inputs"))
@@ -171,9 +183,10 @@ def _inputs(request: api_pb2.SubmitRequest, application: Application) -> list[jo
                 f"{file.name!r} is not an input of {application.full_name}; it has {allowed}",
             )
         # Only what was uploaded: a key of one's own choice would read other jobs' files.
-        if file.object.key != upload_key(file.object.sha256):
+        if file.object.key != upload_key(file.object.sha256, account):
             raise InvalidError(
-                f"inputs[{index}].object.key", "must be as Upload answered it: uploads/<sha256>"
+                f"inputs[{index}].object.key",
+                f"must be as Upload answered it: {upload_key('<sha256>', account)}",
             )
     missing = set(application.inputs) - {file.name for file in given}
     if missing:

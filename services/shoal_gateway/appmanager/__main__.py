@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import shoal
 from shoal.drain import Phase
 from shoal_gateway import following, runtime
+from shoal_gateway.appmanager import apart
 from shoal_gateway.appmanager.logic import AppManager
 from shoal_gateway.appmanager.servicer import AppManagerServicer, RegistryCalls
 from shoal_gateway.contracts import CALLS
@@ -31,6 +33,14 @@ EXAMPLES = """
 
 def serve(options: runtime.Common, parsed: argparse.Namespace, objects: ObjectStore) -> None:
     """Manages jobs until told to stop; what runs then is left to the next manager."""
+    # Not resolved: the interpreter of a virtual environment is a link.
+    python = sys.executable
+    accounts = apart.accounts_for(
+        parsed.jobs_as, parsed.root.absolute(), python, parsed.job_processes
+    )
+    if accounts is not None:
+        # What this process writes is not for jobs to read; they get a mask of their own.
+        os.umask(0o077)
     with runtime.open_directory(options) as directory:
         channel = directory.channel("registry", contract=CALLS)
         calls = RegistryCalls(
@@ -48,8 +58,8 @@ def serve(options: runtime.Common, parsed: argparse.Namespace, objects: ObjectSt
             slots=parsed.slots,
             lease=parsed.lease,
             leash=parsed.leash,
-            # Not resolved: the interpreter of a virtual environment is a link.
-            python=sys.executable,
+            python=python,
+            accounts=accounts,
         )
         manager.open()
         try:
@@ -57,7 +67,10 @@ def serve(options: runtime.Common, parsed: argparse.Namespace, objects: ObjectSt
             server = shoal.Server(
                 "appmanager",
                 flavor=parsed.flavor,
-                metadata={"slots": str(parsed.slots)},
+                metadata={
+                    "slots": str(parsed.slots),
+                    "jobs_as": "manager" if accounts is None else "own accounts",
+                },
                 **options.identity(),
                 **options.door("appmanager"),
             )
@@ -136,6 +149,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="that a job goes on without any manager until its supervisor ends it; longer than the"
         " lease (default: three leases and 15 seconds)",
     )
+    parser.add_argument(
+        "--jobs-as",
+        default="auto",
+        metavar="WHO",
+        help="uids for jobs, one at a time each: 200000-265535; 'auto': a range of ours where this"
+        " is root and can use it, else 'manager': all run as this process's account, and can read"
+        " each other's files (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--job-processes",
+        type=_processes,
+        default=apart.PROCESSES,
+        metavar="N",
+        help="processes and threads of one job, where it has a uid of its own"
+        " (default: %(default)s)",
+    )
     parsed = parser.parse_args(arguments)
     if parsed.leash is not None and parsed.leash <= parsed.lease:
         parser.error(
@@ -144,8 +173,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     options = runtime.common_options(parsed)
     runtime.configure_logging(options.log_level)
-    serve(options, parsed, runtime.open_objects(parser, parsed.objects))
+    objects = runtime.open_objects(parser, parsed.objects)
+    try:
+        serve(options, parsed, objects)
+    except (apart.ApartError, ValueError) as error:
+        parser.exit(1, f"{parser.prog}: --jobs-as: {error}\n")
     return 0
+
+
+def _processes(text: str) -> int:
+    value = int(text)
+    if not 8 <= value <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text} must be 8 to 1000000")
+    return value
 
 
 def _slots(text: str) -> int:

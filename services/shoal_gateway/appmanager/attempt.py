@@ -45,6 +45,8 @@ class Spec:
         memory_mib: Address space limit; 0: none.
         ledger: The host's execution ledger.
         leash_seconds: After so long without a manager the supervisor ends the job; 0: never.
+        uid: Account of its own, and group; 0: its manager's.
+        processes: That this account may have at once; 0: any number.
     """
 
     job_id: str
@@ -58,6 +60,19 @@ class Spec:
     ledger: str
     # An earlier version's spec has none.
     leash_seconds: float = 0.0
+    uid: int = 0
+    processes: int = 0
+
+    def document(self) -> dict[str, Any]:
+        """For ``spec.json``.
+
+        What says nothing is left out, for an older manager may have to read it.
+        """
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if value or name not in ("uid", "processes")
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +112,14 @@ class Attempt:
         """Makes the directory and writes the spec."""
         path = parent / f"{spec.job_id}.{spec.attempt}.{spec.runner_id}"
         (path / "work").mkdir(parents=True)
+        if spec.uid:
+            # The account may pass through, and see nothing but what is its own.
+            os.chown(path, -1, spec.uid)
+            path.chmod(0o710)
+            (path / "work").chmod(0o700)
+            os.chown(path / "work", spec.uid, spec.uid)
         (path / supervisor.LEASH).touch()
-        supervisor.write_atomically(str(path / "spec.json"), asdict(spec))
+        supervisor.write_atomically(str(path / "spec.json"), spec.document())
         return cls(path, spec)
 
     @classmethod
@@ -162,8 +183,12 @@ class Attempt:
         """
         return supervisor.write_once(self.path / supervisor.IDENTITY, {"pid": 0, "started": 0})
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Starts the supervisor, detached: it outlives this process."""
+    def start(self, keep: int = -1) -> subprocess.Popen[bytes]:
+        """Starts the supervisor, detached: it outlives this process.
+
+        Args:
+            keep: A descriptor for it to hold until its end; -1: none.
+        """
         with (self.path / "supervisor.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-I", "-S", str(PROGRAM), str(self.path)],
@@ -172,6 +197,7 @@ class Attempt:
                 stderr=subprocess.STDOUT,
                 env=self.spec.environment,
                 cwd=self.path,
+                pass_fds=[keep] if keep >= 0 else [],
                 start_new_session=True,
             )
 

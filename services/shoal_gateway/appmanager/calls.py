@@ -82,7 +82,7 @@ class Call:
         limit = self.offer.wall_seconds
         return self.called is not None and 0.0 < limit <= now - self.called
 
-    def attempt(self, directory: Path) -> Attempt:
+    def attempt(self, directory: Path, uid: int = 0) -> Attempt:
         """As those see it who fetch what it wrote into its worker's directory."""
         offer = self.offer
         spec = Spec(
@@ -95,6 +95,7 @@ class Call:
             wall_seconds=offer.wall_seconds,
             memory_mib=offer.memory_mib,
             ledger=str(self._ledger),
+            uid=uid,
         )
         return Attempt(directory, spec)
 

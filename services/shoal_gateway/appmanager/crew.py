@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shoal_gateway.appmanager import supervisor, survivors
+from shoal_gateway.appmanager.apart import Accounts
 from shoal_gateway.appmanager.workers import Worker
 
 logger = logging.getLogger(__name__)
@@ -33,10 +34,22 @@ class Crew:
         place: Where workers have their directories; this manager's own.
         environment: Of workers.
         size: How many.
+        accounts: Of workers; None: they are their manager's.
+        cache: What their own begin as, where they have accounts.
     """
 
-    def __init__(self, python: str, place: Path, environment: Mapping[str, str], size: int) -> None:
+    def __init__(
+        self,
+        python: str,
+        place: Path,
+        environment: Mapping[str, str],
+        size: int,
+        accounts: Accounts | None = None,
+        cache: Path | None = None,
+    ) -> None:
         self._python = python
+        self._accounts = accounts
+        self._cache = cache
         self._place = place
         self._environment = {**environment, POOL_MARK: str(place)}
         self._size = size
@@ -77,7 +90,11 @@ class Crew:
         while len(self.all()) < self._size and now >= self._not_before:
             directory = self._place / str(next(self._numbers))
             try:
-                made = Worker(self._python, directory, self._environment)
+                if self._accounts is not None:
+                    self._let_pass()
+                made = Worker(
+                    self._python, directory, self._environment, self._accounts, self._cache
+                )
             except OSError as error:
                 logger.warning("a worker could not be started, trying again: %s", error)
                 self._not_before = now + AGAIN
@@ -85,6 +102,12 @@ class Crew:
             for descriptor in (made.fileno(), made.end):
                 self._workers[descriptor] = made
                 self._poll.register(descriptor, select.EPOLLIN)
+
+    def _let_pass(self) -> None:
+        """Lets workers through to their directories, where they are not their manager's."""
+        self._place.mkdir(parents=True, exist_ok=True)
+        for above in (self._place, self._place.parent):
+            above.chmod(0o711)
 
     def bury(self, gone: Worker) -> int:
         """Lets go of a worker and waits for its end; its exit code, or minus the signal."""

@@ -96,15 +96,17 @@ class Files:
         self._objects = objects
         self._stopped = stopped
 
-    def fetched(self, call: Call, directory: Path) -> str:
+    def fetched(self, call: Call, directory: Path, uid: int = 0) -> str:
         """Puts a call's inputs in place; why that could not be done, else empty."""
         try:
-            fetch_inputs(call.offer.inputs, directory / "work", self._objects)
+            fetch_inputs(call.offer.inputs, directory / "work", self._objects, uid)
         except (OSError, ObjectStoreError) as error:
             return str(error)
         return ""
 
-    def stored(self, call: Call, directory: Path, code: int, reason: str) -> Result | None:
+    def stored(
+        self, call: Call, directory: Path, code: int, reason: str, uid: int = 0
+    ) -> Result | None:
         """Stores the logs and outputs of a call that came back; what is to be reported.
 
         None when somebody else has the job. It waits for a store that is away.
@@ -117,7 +119,7 @@ class Files:
                     return Result(call.lease, number, Ended.CANCELLED, CANCELLED)
                 if code or reason:
                     return of_code(call, code, reason)
-                files = ship_outputs(call.attempt(directory), self._objects)
+                files = ship_outputs(call.attempt(directory, uid), self._objects)
                 return of_code(call, code, reason, files)
             except MissingOutputError as error:
                 return Result(call.lease, number, Ended.FAILED, str(error), code)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from shoal_gateway.appmanager import attempt as attempts
+from shoal_gateway.appmanager.apart import Accounts, Lent, own_cache
 from shoal_gateway.appmanager.attempt import Attempt, Spec
 from shoal_gateway.appmanager.calls import Call
 from shoal_gateway.appmanager.crew import place_of
@@ -60,6 +61,7 @@ class AppManager:
         leash: Seconds after which a job that no manager looks after is ended by its supervisor;
             None: `attempt.leash_of` the lease.
         python: Interpreter for ``{python}`` in commands.
+        accounts: Of jobs; None: they run as the manager.
     """
 
     def __init__(
@@ -73,7 +75,9 @@ class AppManager:
         lease: float,
         python: str,
         leash: float | None = None,
+        accounts: Accounts | None = None,
     ) -> None:
+        self._accounts = accounts
         self.flavor = flavor
         self.slots = slots
         self._registry = registry
@@ -92,7 +96,7 @@ class AppManager:
         self._stopped = threading.Event()
         self._poll = select.epoll()
         place = place_of(self._root, flavor)
-        cache = self._root / "cache" / f"jobs-{flavor}"
+        self._cache = cache = self._root / "cache" / f"jobs-{flavor}"
         self._pool = Pool(
             registry,
             objects,
@@ -102,6 +106,8 @@ class AppManager:
             python=python,
             environment=attempts.surroundings(place, cache),
             commands=lambda: len(self._runners) + self._starting,
+            accounts=accounts,
+            cache=cache,
         )
         self._finisher = Finisher(
             registry, objects, threads=max(2, slots), stopped=self._stopped, done=self._forget
@@ -114,6 +120,8 @@ class AppManager:
     def open(self) -> None:
         """Adopts what an earlier manager left, and begins to work."""
         self._attempts.mkdir(parents=True, exist_ok=True)
+        if self._accounts is not None:
+            self._attempts.chmod(0o711)
         for path in attempts.found(self._attempts):
             try:
                 self._adopt(path)
@@ -147,6 +155,9 @@ class AppManager:
         for thread in self._threads:
             thread.join()
         self._finisher.close()
+        # What is held of those that go on, their supervisors hold as well.
+        for runner in self.running():
+            runner.close()
 
     @property
     def free(self) -> int:
@@ -219,26 +230,32 @@ class AppManager:
         unable = self._unable(offer)
         if unable:
             return Answer(offer.job_id, "unable", unable)
+        lent = None
         try:
-            attempt = Attempt.create(self._attempts, self._spec(offer))
+            lent = self._accounts.lend() if self._accounts is not None else None
+            attempt = Attempt.create(self._attempts, self._spec(offer, lent))
         except OSError as error:
+            if lent is not None:
+                lent.close()
             return Answer(offer.job_id, "unable", f"no place for the attempt: {error}")
         runner_id = attempt.spec.runner_id
         try:
             fence = self._registry.begin(offer.job_id, offer.fence, offer.attempt, runner_id)
         except TakenError as error:
-            attempt.remove()
+            _drop(attempt, lent)
             return Answer(offer.job_id, "taken", str(error))
         except RegistryAwayError as error:
             # If it did begin after all, nobody renews the lease, and the job is queued again.
-            attempt.remove()
+            _drop(attempt, lent)
             return Answer(offer.job_id, "unable", f"the registry is away: {error}")
-        runner = Runner(attempt, fence, self._objects)
+        runner = Runner(attempt, fence, self._objects, lent)
         with self._lock:
             self._runners[runner_id] = runner
         try:
             attempt.claim(fence)
-            fetch_inputs(offer.inputs, attempt.work, self._objects)
+            fetch_inputs(offer.inputs, attempt.work, self._objects, attempt.spec.uid)
+            if attempt.spec.uid:
+                own_cache(self._cache, attempt.path / "cache", attempt.spec.uid)
             runner.start()
             self._poll.register(runner.handle, select.EPOLLIN)
         except (OSError, ObjectStoreError) as error:
@@ -270,7 +287,7 @@ class AppManager:
     def _application(self, offer: Offer) -> Path:
         return self._root / "apps" / offer.application.partition("@")[0]
 
-    def _spec(self, offer: Offer) -> Spec:
+    def _spec(self, offer: Offer, lent: Lent | None) -> Spec:
         runner_id = str(uuid.uuid4())
         places = {"{python}": self._python, "{app}": str(self._application(offer))}
         command = []
@@ -279,8 +296,8 @@ class AppManager:
             for placeholder, value in places.items():
                 filled = filled.replace(placeholder, value)
             command.append(filled)
-        work = self._attempts / f"{offer.job_id}.{offer.attempt}.{runner_id}" / "work"
-        cache = self._root / "cache" / f"jobs-{self.flavor}"
+        place = self._attempts / f"{offer.job_id}.{offer.attempt}.{runner_id}"
+        work, cache = place / "work", self._cache if lent is None else place / "cache"
         return Spec(
             job_id=offer.job_id,
             attempt=offer.attempt,
@@ -292,6 +309,8 @@ class AppManager:
             memory_mib=offer.memory_mib,
             ledger=str(self._root / "ledger.jsonl"),
             leash_seconds=self._leash,
+            uid=0 if lent is None else lent.uid,
+            processes=0 if self._accounts is None else self._accounts.processes,
         )
 
     def _adopt(self, path: Path) -> None:
@@ -365,6 +384,12 @@ class AppManager:
             self._runners.pop(runner.attempt.spec.runner_id, None)
         runner.close()
         self._pool.wake()
+
+
+def _drop(attempt: Attempt, lent: Lent | None) -> None:
+    attempt.remove()
+    if lent is not None:
+        lent.close()
 
 
 def _vital(work: Callable[[], None]) -> None:

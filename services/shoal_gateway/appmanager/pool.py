@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal_gateway.appmanager import endings, supervisor, worker
+from shoal_gateway.appmanager.apart import Accounts
 from shoal_gateway.appmanager.calls import Call
 from shoal_gateway.appmanager.crew import Crew, bury_others
 from shoal_gateway.appmanager.endings import Files
@@ -53,6 +54,8 @@ class Pool:
         python: The flavor's interpreter.
         environment: Of workers.
         commands: How many slots commands take now.
+        accounts: Of workers; None: they are the manager's.
+        cache: What workers' own begin as, where they have accounts.
     """
 
     def __init__(
@@ -66,6 +69,8 @@ class Pool:
         python: str,
         environment: Mapping[str, str],
         commands: Callable[[], int],
+        accounts: Accounts | None = None,
+        cache: Path | None = None,
     ) -> None:
         self._registry = registry
         self._stopped = threading.Event()
@@ -76,7 +81,7 @@ class Pool:
         self._reporter = Reporter(registry, self._ledger, self._table.reported)
         # What other threads want done on the pool's.
         self._errands: deque[Callable[[], None]] = deque()
-        self._crew = Crew(python, place, environment, slots)
+        self._crew = Crew(python, place, environment, slots, accounts, cache)
         self._looked = 0.0
         self._leaving = False
         self._emptied = threading.Event()
@@ -230,7 +235,7 @@ class Pool:
     def _fetch(self, speaker: Worker, call: Call, code: int, reason: str, retire: bool) -> None:
         """Stores what a call has left, then frees its worker. On a helper's thread."""
         try:
-            result = self._files.stored(call, speaker.directory, code, reason)
+            result = self._files.stored(call, speaker.directory, code, reason, speaker.uid)
             self._settle(call, result)
             if not retire:
                 worker.clear(speaker.directory)
@@ -314,7 +319,7 @@ class Pool:
 
     def _prepare(self, each: Worker, call: Call) -> None:
         """Fetches inputs, then hands the call over. On a helper's thread."""
-        failure = self._files.fetched(call, each.directory)
+        failure = self._files.fetched(call, each.directory, each.uid)
         if not failure:
             self._errand(lambda: each.send(call.message()))
             return

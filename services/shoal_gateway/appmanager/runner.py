@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 
+from shoal_gateway.appmanager.apart import Lent
 from shoal_gateway.appmanager.attempt import Attempt
 from shoal_gateway.appmanager.ports import Lease
 from shoal_gateway.appmanager.shipping import LogShipper
@@ -32,8 +33,11 @@ class Runner:
         since: When it was begun or adopted, monotonic seconds.
     """
 
-    def __init__(self, attempt: Attempt, fence: int, objects: ObjectStore) -> None:
+    def __init__(
+        self, attempt: Attempt, fence: int, objects: ObjectStore, lent: Lent | None = None
+    ) -> None:
         self.attempt = attempt
+        self._lent = lent
         self.logs = LogShipper(attempt, objects)
         self.fence = fence
         self.handle = -1
@@ -59,7 +63,7 @@ class Runner:
         Raises:
             OSError: it could not be started.
         """
-        process = self.attempt.start()
+        process = self.attempt.start(-1 if self._lent is None else self._lent.descriptor)
         self.pid = process.pid
         self.handle = os.pidfd_open(process.pid)
         # Reaped through the descriptor; Popen must not wait for a number that may be another's.
@@ -113,11 +117,13 @@ class Runner:
             logger.warning("logs of %r can't be read: %s", self.attempt, error)
 
     def close(self) -> None:
-        """Lets the descriptor go."""
+        """Lets the descriptor and the account go."""
         with self._handling:
             if self.handle >= 0:
                 os.close(self.handle)
                 self.handle = -1
+            if self._lent is not None:
+                self._lent.close()
 
     def _end(self) -> None:
         """Tells the supervisor, which kills everything below it. Said again, it changes nothing.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
+from shoal_gateway.appmanager import beneath
 from shoal_gateway.appmanager.attempt import STREAMS, Attempt
 from shoal_gateway.appmanager.offers import Input
 from shoal_gateway.objectstore import ObjectStore, ObjectStoreError, Stored
@@ -64,18 +67,22 @@ class LogShipper:
         return f"{prefix(self._attempt)}/logs/{stream}/"
 
 
-def fetch_inputs(inputs: Iterable[Input], work: Path, objects: ObjectStore) -> None:
+def fetch_inputs(inputs: Iterable[Input], work: Path, objects: ObjectStore, owner: int = 0) -> None:
     """Puts a job's inputs into its working directory.
+
+    Args:
+        inputs: Which.
+        work: Where to.
+        objects: Where from.
+        owner: The account that they are given to; 0: nobody.
 
     Raises:
         ObjectStoreError: the store failed, or has something else than was submitted.
         OSError: there is no place for them.
     """
     for wanted in inputs:
-        target = work / wanted.name
-        target.parent.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
-        with target.open("wb") as file:
+        with os.fdopen(beneath.created(work, wanted.name, owner), "wb") as file:
             for chunk in objects.get(wanted.key):
                 digest.update(chunk)
                 file.write(chunk)
@@ -92,38 +99,41 @@ def ship_outputs(attempt: Attempt, objects: ObjectStore) -> tuple[tuple[str, Sto
         MissingOutputError: one is not there, can't be read, or is no file of the working directory.
         ObjectStoreError: the store failed.
     """
-    work = Path(os.path.realpath(attempt.work))
     shipped = []
     for name in attempt.spec.outputs:
         try:
-            # Not Path.resolve: of links in a circle it makes an error of another kind.
-            path = Path(os.path.realpath(work / name))
             # A link out of the working directory would publish what is not the job's.
-            if not path.is_relative_to(work) or not path.is_file():
-                raise MissingOutputError(f"the job ended well but made no file '{name}'")
-            checksum = _sha256(path)
+            descriptor = beneath.opened(attempt.work, name, attempt.spec.uid)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise MissingOutputError(f"the job ended well but made no file '{name}'") from error
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise MissingOutputError(f"the job ended well but made no file '{name}'") from error
             # Left to be tried again it would hold lease and slot for ever.
-            raise MissingOutputError(
-                f"the job ended well but its file '{name}' can't be read: {error}"
-            ) from error
-        key = f"{prefix(attempt)}/outputs/{name}"
-        shipped.append((name, objects.put(key, _chunks(path), sha256=checksum)))
+            raise _unreadable(name, error) from error
+        with os.fdopen(descriptor, "rb") as file:
+            try:
+                checksum = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise _unreadable(name, error) from error
+            file.seek(0)
+            key = f"{prefix(attempt)}/outputs/{name}"
+            shipped.append((name, objects.put(key, _chunks(file), sha256=checksum)))
     return tuple(shipped)
 
 
+def _unreadable(name: str, error: OSError) -> MissingOutputError:
+    why = error.strerror or type(error).__name__
+    return MissingOutputError(f"the job ended well but its file '{name}' can't be read: {why}")
+
+
 def _piece(path: Path, offset: int) -> bytes:
-    with path.open("rb") as file:
+    # A link in its place is none of ours.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         file.seek(offset)
         return file.read(SEGMENT)
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(SEGMENT):
-            yield chunk
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    while chunk := file.read(SEGMENT):
+        yield chunk

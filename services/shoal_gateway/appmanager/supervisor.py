@@ -34,6 +34,7 @@ from typing import Any, NoReturn
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
 
 SPEC = "spec.json"
 IDENTITY = "supervisor.json"
@@ -98,6 +99,11 @@ def main(directory: Path) -> int:
     for awaited in _SIGNALS:
         # Who ignores SIGCHLD, as a manager may have inherited, never learns how its children ended.
         signal.signal(awaited, signal.SIG_DFL)
+    for each in Path("/proc/self/fd").iterdir():
+        # The lock on the job's account is ours to hold and not the job's.
+        if int(each.name) > 2:
+            with contextlib.suppress(OSError):  # the one that listed them
+                os.set_inheritable(int(each.name), False)  # noqa: FBT003 - the standard library's order
     spec = json.loads((directory / SPEC).read_text(encoding="utf-8"))
     identity = {"pid": os.getpid(), "started": start_ticks(os.getpid())}
     if not write_once(directory / IDENTITY, identity):
@@ -139,6 +145,10 @@ def _guard(directory: Path, spec: dict[str, Any], supervisor: int) -> None:
     leash = Leash(directory / LEASH, float(spec.get("leash_seconds", 0.0)), began)
     cause, code = _wait(job, began + wall if wall > 0.0 else None, leash)
     _kill_tree()
+    if spec.get("uid"):
+        # The account will be another job's, which must not get in here.
+        os.chown(directory, os.geteuid(), os.getegid())
+        directory.chmod(0o700)
     seconds = time.monotonic() - began
     reasons = {
         WALL_LIMIT: f"ran longer than its limit of {wall:g} s",
@@ -146,6 +156,8 @@ def _guard(directory: Path, spec: dict[str, Any], supervisor: int) -> None:
         ORPHANED: f"no manager looked after it for {leash.seconds:g} s",
     }
     reason = error or reasons.get(cause, "")
+    if cause == EXITED and code and not reason:
+        reason = memory_reason(directory, spec, code)
     write_ledger(spec, {"event": "end", "pid": job, "exit_code": code, "cause": cause})
     if cause != SUPERVISOR_LOST:
         end = {"exit_code": code, "cause": cause, "reason": reason, "seconds": seconds}
@@ -176,21 +188,26 @@ def _become(directory: Path, spec: dict[str, Any], gate: int, reporter: int) -> 
     """In the child: becomes the job."""
     try:
         os.setpgid(0, 0)
-        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if not os.read(gate, 1):
-            os._exit(127)  # the guard died and nobody would look after us
+        uid = int(spec.get("uid", 0))
         for name, target, flags in (
             (os.devnull, 0, os.O_RDONLY),
             (str(directory / STDOUT), 1, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
             (str(directory / STDERR), 2, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
         ):
             descriptor = os.open(name, flags, 0o644)
+            if uid and target:
+                os.fchown(descriptor, uid, uid)  # programs open /dev/stderr anew
             os.dup2(descriptor, target)
         os.chdir(directory / "work")
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if spec["memory_mib"]:
             limit = int(spec["memory_mib"]) << 20
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        confine(uid, int(spec.get("processes", 0)))
+        # After that, for the kernel forgets it where the account changes.
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if not os.read(gate, 1):
+            os._exit(127)  # the guard died and nobody would look after us
         # What Python ignores for itself, or the manager's shell for it, the job would ignore too.
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, signal.SIG_DFL)
@@ -200,6 +217,57 @@ def _become(directory: Path, spec: dict[str, Any], gate: int, reporter: int) -> 
         os.write(reporter, f"{spec['command'][0]} can't be run: {error}".encode())
     finally:
         os._exit(127)
+
+
+def confine(uid: int, processes: int) -> None:
+    """Becomes an account that has nothing, for good; where there is none, stays who it is.
+
+    Args:
+        uid: Also the group; 0: nobody else.
+        processes: That the account may have; 0: any number. Without an account of its own a job
+            would be counted with its manager's other processes, so there it says nothing.
+    """
+    with contextlib.suppress(OSError):
+        # Where the machine runs out of memory, a job goes before those who look after it.
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+    if uid:
+        if processes:
+            resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+        os.umask(0o022)
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    # No program that it runs gives it more than it has.
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+# What programs say when the system gives them no more memory.
+_NO_MEMORY = (
+    b"MemoryError",
+    b"bad_alloc",
+    b"Cannot allocate memory",
+    b"OutOfMemory",
+    b"out of memory",
+)
+
+
+def memory_reason(directory: Path, spec: dict[str, Any], code: int) -> str:
+    """Why a job failed, if it looks like its limit on memory; else empty."""
+    limit = int(spec["memory_mib"])
+    if not limit:
+        return ""
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
+    try:
+        descriptor = os.open(directory / STDERR, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            file.seek(max(0, os.fstat(descriptor).st_size - 4096))
+            said = file.read(4096)
+    except OSError:
+        said = b""
+    if peak < 0.75 * limit and not any(each in said for each in _NO_MEMORY):
+        return ""
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return f"{how}; it seems to have reached its memory limit of {limit} MiB (it held {peak} MiB)"
 
 
 class Leash:

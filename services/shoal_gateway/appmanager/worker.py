@@ -1,10 +1,11 @@
 """A worker: calls Python functions for an app manager, one at a time, in a process of its own.
 
-    python -I worker.py DESCRIPTOR DIRECTORY MANAGER
+    python -I worker.py DESCRIPTOR DIRECTORY MANAGER [UID PROCESSES]
 
 It reads calls as lines of JSON from the socket DESCRIPTOR and answers each with a line. Its first
 line says that it is ready. Standard output and error go to files in DIRECTORY, the working
-directory is DIRECTORY/work. It ends with its manager, the process MANAGER.
+directory is DIRECTORY/work. It ends with its manager, the process MANAGER. With UID it becomes that
+account first, which may have so many PROCESSES.
 
 Only the standard library is imported here: it runs in the interpreter of its flavor.
 """
@@ -31,6 +32,7 @@ from typing import Any
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
 
 RESULT = "result.json"
 STREAMS = ("stdout", "stderr")
@@ -91,8 +93,23 @@ class Applications:
         self._directory = directory
 
 
-def main(descriptor: int, directory: Path, manager: int) -> int:
+def main(descriptor: int, directory: Path, manager: int, uid: int = 0, processes: int = 0) -> int:
     """The worker; the exit code."""
+    work = directory / "work"
+    for target, name in enumerate(STREAMS, start=1):
+        log = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC, 0o644)
+        if uid:
+            os.fchown(log, uid, uid)
+        os.dup2(log, target)
+        os.close(log)
+    if uid:
+        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+        os.umask(0o022)
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    # After that, for the kernel forgets it where the account changes.
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # What a function starts and does not wait for comes to us, to be found.
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -103,12 +120,10 @@ def main(descriptor: int, directory: Path, manager: int) -> int:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.set_inheritable(descriptor, False)  # noqa: FBT003 - the standard library's order
-    work = directory / "work"
-    for target, name in enumerate(STREAMS, start=1):
-        log = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC, 0o644)
-        os.dup2(log, target)
-        os.close(log)
+    for each in Path("/proc/self/fd").iterdir():
+        if int(each.name) > 2:
+            with contextlib.suppress(OSError):  # the one that listed them
+                os.set_inheritable(int(each.name), False)  # noqa: FBT003 - the standard library's order
     applications = Applications()
     with socket.socket(fileno=descriptor) as link, link.makefile("rwb") as lines:
         _say(lines, {"ready": True})
@@ -214,4 +229,4 @@ def _prctl(option: int, value: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))
+    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:])))

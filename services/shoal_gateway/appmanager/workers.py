@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal_gateway.appmanager import supervisor, worker
+from shoal_gateway.appmanager.apart import Accounts, own_cache
 from shoal_gateway.appmanager.calls import Call
 
 PROGRAM = Path(worker.__file__)
@@ -32,6 +33,8 @@ class Worker:
         python: The flavor's interpreter.
         directory: Its own; made anew.
         environment: The whole environment.
+        accounts: Where it gets one of its own; None: it is its manager's.
+        cache: What its own begins as, where it has an account.
 
     Attributes:
         call: What it is busy with, until that is seen to; None while it is idle.
@@ -40,14 +43,32 @@ class Worker:
         end: A descriptor that is readable when it has ended.
     """
 
-    def __init__(self, python: str, directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        python: str,
+        directory: Path,
+        environment: Mapping[str, str],
+        accounts: Accounts | None = None,
+        cache: Path | None = None,
+    ) -> None:
         self.directory = directory
+        self._lent = lent = accounts.lend() if accounts is not None else None
         self.call: Call | None = None
         self.ready = False
         self.doomed = ""
         self._heard = bytearray()
         shutil.rmtree(directory, ignore_errors=True)
         (directory / "work").mkdir(parents=True)
+        own: list[str] = []
+        if lent is not None and accounts is not None:
+            os.chown(directory, -1, lent.uid)
+            directory.chmod(0o710)
+            (directory / "work").chmod(0o700)
+            os.chown(directory / "work", lent.uid, lent.uid)
+            if cache is not None:
+                own_cache(cache, directory / "cache", lent.uid)
+            environment = {**environment, "XDG_CACHE_HOME": str(directory / "cache")}
+            own = [str(lent.uid), str(accounts.processes)]
         ours, theirs = socket.socketpair()
         with theirs:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
@@ -57,17 +78,21 @@ class Worker:
                         [
                             *(python, "-I", str(PROGRAM)),
                             *(str(theirs.fileno()), str(directory), str(os.getpid())),
+                            *own,
                         ],
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=subprocess.STDOUT,
                         env={**environment, "HOME": str(directory / "work")},
                         cwd=directory,
-                        pass_fds=[theirs.fileno()],
+                        # The account is held for as long as the worker lives.
+                        pass_fds=[theirs.fileno(), *([lent.descriptor] if lent else [])],
                         start_new_session=True,
                     )
             except BaseException:
                 ours.close()
+                if lent is not None:
+                    lent.close()
                 raise
         self._link = ours
         self.end = os.pidfd_open(self.pid)
@@ -79,6 +104,11 @@ class Worker:
     def pid(self) -> int:
         """Its process."""
         return self._process.pid
+
+    @property
+    def uid(self) -> int:
+        """Its account; 0: its manager's."""
+        return 0 if self._lent is None else self._lent.uid
 
     def fileno(self) -> int:
         """Readable when it has said something; -1 when it is buried."""
@@ -124,6 +154,8 @@ class Worker:
         # What it had started in its own session.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+        if self._lent is not None:
+            self._lent.close()
         return code
 
     def last_words(self) -> str:

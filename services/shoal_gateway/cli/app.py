@@ -20,6 +20,7 @@ from shoal_gateway.cli import (  # noqa: F401 - they add their commands
     keys,
     names,
     upgrades,
+    users,
     zookeeper,
 )
 from shoal_gateway.cli.context import err

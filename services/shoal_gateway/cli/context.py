@@ -16,6 +16,7 @@ from rich.console import Console
 
 from shoal.directory import Directory
 from shoal.tls import Tls
+from shoal_gateway.cli import tokenfiles
 from shoal_gateway.client import Gateway
 from shoal_gateway.fleet import Fleet, FleetError
 
@@ -81,9 +82,24 @@ class Where:
 
     @contextmanager
     def gateway(self, signer: Signer | None = None) -> Iterator[Gateway]:
-        """The fleet's gateway; ``signer`` signs what is submitted."""
+        """The fleet's gateway; ``signer`` signs what is submitted.
+
+        Raises:
+            TokenError: a token is given that can't be used.
+        """
+        token = self.token()
+        # With a token the gateway knows whose jobs they are; a signature covers what is said.
+        unsaid = token is not None and signer is None and not self.owner
         with self.directory() as directory:
-            yield Gateway(directory, self.whose(), signer)
+            yield Gateway(directory, "" if unsaid else self.whose(), signer, token=token)
+
+    def token(self) -> str | None:
+        """The caller's token; None when there is none.
+
+        Raises:
+            TokenError: there is one that can't be used.
+        """
+        return tokenfiles.token_of(None if self.zookeeper else self.fleet / "admin.token")
 
     def whose(self) -> str:
         """The owner that is meant."""

@@ -10,7 +10,7 @@ import typer
 from shoal.testing.installed import ZooKeeperError
 from shoal_gateway.cli import render
 from shoal_gateway.cli.context import Where, out, print_json
-from shoal_gateway.cli.root import Json, Store, app, progress, where
+from shoal_gateway.cli.root import Json, Store, Users, app, progress, where
 from shoal_gateway.fleet import FleetError
 from shoal_gateway.fleet.layout import SERVICES
 from shoal_gateway.fleet.pginstalled import PostgresError
@@ -33,10 +33,15 @@ def up(
     certs: Annotated[
         Path | None, typer.Option(help="The same with those in a directory of `shoal certs`.")
     ] = None,
+    users: Annotated[
+        Users, typer.Option(help="Whether callers need a token, and see their own jobs only.")
+    ] = Users.OPEN,
 ) -> None:
     """Start a local fleet: ZooKeeper, hosts, and a replica of each service on each host.
 
     Examples:  shoal up    shoal up --ensemble 3    shoal up --store postgres    shoal up --tls
+
+    shoal up --users required
     """
     with progress() as tell:
         fleet = where().local(tell)
@@ -49,6 +54,7 @@ def up(
                 require_signed=require_signed,
                 tls=tls,
                 certificates=certs,
+                users=users.value,
             )
         except (KeyboardInterrupt, FleetError, PostgresError, ZooKeeperError):
             # Half a fleet is no use to anybody; one that ran before this command is left alone.
@@ -56,6 +62,8 @@ def up(
                 fleet.down()
             raise
     out.print(f"{len(state.replicas)} replicas on {hosts} hosts; ZooKeeper at {state.zookeeper}")
+    if users is Users.REQUIRED:
+        out.print(f"Callers need a token; yours is in {fleet.layout.token}, as administrator.")
     out.print("See them with `shoal ps`, end them with `shoal down`.", style="dim")
 
 
@@ -90,6 +98,14 @@ def ps(json_: Json = False) -> None:
         print_json({"zookeeper": meant.address(), "state": state, "replicas": rows})
     else:
         out.print(render.replica_table(rows, f"ZooKeeper {meant.address()}: {state}"))
+        shared = [row["id"] for row in rows if row["jobs_as"] == "manager"]
+        if shared:
+            out.print(
+                f"Jobs of {', '.join(shared)} run as their manager's account, and can read each"
+                " other's files; its log says why (docs/users.md).",
+                style="dim",
+                highlight=False,
+            )
 
 
 def _note_dead(meant: Where, rows: list[dict[str, Any]]) -> None:
@@ -104,7 +120,7 @@ def _note_dead(meant: Where, rows: list[dict[str, Any]]) -> None:
             continue
         row = found.get(each.id)
         if row is None:
-            keys = ("address", "version", "zone", "contract")
+            keys = ("address", "version", "zone", "contract", "jobs_as")
             row = dict.fromkeys(keys, "") | {
                 "port": 0,
                 "tls": False,

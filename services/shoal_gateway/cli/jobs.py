@@ -153,7 +153,7 @@ def jobs(
             raise typer.BadParameter(f"there is no state {word!r}", param_hint="--state")
         wanted.append(job_pb2.State.Value(name))
     with where().gateway() as gateway:
-        owner = gateway.owner if mine else ""
+        owner = (gateway.owner or gateway.user()) if mine else ""
         found = list(islice(gateway.jobs(owner=owner, states=wanted), limit))
     if json_:
         print_json([render.job_json(job) for job in found])

@@ -93,6 +93,7 @@ def replica_json(service: str, replica: Replica) -> dict[str, Any]:
         "zone": replica.zone,
         "status": str(replica.status),
         "contract": replica.metadata.get("protos_digest", ""),
+        "jobs_as": replica.metadata.get("jobs_as", ""),
         "since": replica.registered_at,
     }
 
@@ -150,6 +151,43 @@ def instance_table(
 def _replica(service: str, replica: Replica) -> str:
     flavor = f" {replica.flavor}" if replica.flavor else ""
     return f"{service}{flavor} {replica.version or '–'} {coloured(str(replica.status))}"
+
+
+def user_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """``shoal users list``; a star marks a user's own quota."""
+    table = _table()
+    table.add_column("user")
+    quotas = list(rows[0]["quotas"]) if rows else []
+    for name in quotas:
+        table.add_column(name.replace("_", " "), justify="right")
+    table.add_column("since", justify="right")
+    now = time.time()
+    for row in rows:
+        bounds = [
+            f"{each['used']} of {each['limit']}{'*' if each['own'] else ''}"
+            for each in (row["quotas"][name] for name in quotas)
+        ]
+        name = Text(row["name"] + (" (disabled)" if row["disabled"] else ""))
+        table.add_row(name, *bounds, ago(now - row["created"]))
+    return table
+
+
+def token_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """``shoal tokens list``."""
+    table = _table()
+    for column in ("token", "user", "scopes", "until", "label"):
+        table.add_column(column, overflow="fold")
+    now = time.time()
+    for row in rows:
+        until = when(row["expires"])
+        if row["revoked"] is not None:
+            until = f"revoked {when(row['revoked'])}"
+        elif row["expires"] <= now:
+            until = f"expired {until}"
+        table.add_row(
+            row["id"], Text(row["user"]), ", ".join(row["scopes"]), until, Text(row["label"])
+        )
+    return table
 
 
 def unix(stamp: timestamp_pb2.Timestamp) -> float:

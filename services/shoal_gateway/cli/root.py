@@ -36,6 +36,13 @@ class Store(StrEnum):
     POSTGRES = "postgres"
 
 
+class Users(StrEnum):
+    """Whether callers have to say who they are."""
+
+    OPEN = "open"
+    REQUIRED = "required"
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -75,6 +77,7 @@ class Fleet:
         require_signed: bool = False,
         tls: bool = False,
         certificates: Path | None = None,
+        users: str = "open",
         route: Route | None = None,
         timeout: float = 120.0,
     ) -> FleetState:
@@ -91,6 +94,8 @@ class Fleet:
             require_signed: Whether unsigned jobs are refused.
             tls: Whether all speak TLS, with certificates of an authority of the fleet's own.
             certificates: A directory of `shoal certs` whose certificates they have instead.
+            users: Whether callers need a token: "open" or "required". Then a first administrator is
+                made, whose token is in `Layout.token`.
             route: Says by which ways each replica is reached and reaches ZooKeeper; None: the
                 direct ones.
             timeout: Seconds for the replicas to be found.
@@ -116,6 +121,7 @@ class Fleet:
                 store=store,
                 require_signed=require_signed,
                 certificates=self._certificates(tls, certificates),
+                users=users,
             )
             # Written first: whatever happens now, `shoal down` knows what to look for.
             self._file.write(state)
@@ -124,6 +130,9 @@ class Fleet:
                 state = replace(state, zookeeper=self._start_zookeeper(state) + layout.CHROOT)
                 self._start_store(state)
                 self._file.write(state)
+                if users == "required":
+                    install(self.layout, ())
+                    self._make_administrator(state)
                 planned = list(layout.replicas(hosts))
                 if route is not None:
                     planned = [route(state, each) for each in planned]
@@ -378,6 +387,22 @@ class Fleet:
             await_announced(
                 directory, started, log=self.layout.log, progress=self._progress, timeout=timeout
             )
+
+    def _make_administrator(self, state: FleetState) -> None:
+        """Makes the first administrator in the store that the registries are about to open."""
+        # A process of its own, as it is where the store is elsewhere.
+        made = subprocess.run(
+            [
+                *(sys.executable, "-m", "shoal_gateway.registry.first_admin"),
+                *(self.layout.store(state.store), "--token-file", str(self.layout.token)),
+                "--again",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode:
+            raise FleetError(f"no administrator could be made: {made.stderr.strip()}")
 
     def _kill_host(self, host: str) -> list[str]:
         with self._file.locked():

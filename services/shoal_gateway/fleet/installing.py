@@ -18,7 +18,8 @@ def install(place: Layout, hosts: Iterable[str]) -> None:
     """
     place.catalogue.mkdir(parents=True, exist_ok=True)
     for name in ("store", "objects"):
-        (place.directory / name).mkdir(exist_ok=True)
+        # Jobs may have accounts of their own, and all of this is none of theirs.
+        (place.directory / name).mkdir(mode=0o700, exist_ok=True)
     applications = sorted(path for path in (place.project / "examples").iterdir() if path.is_dir())
     for application in applications:
         for entry in application.glob("*.toml"):

@@ -90,6 +90,11 @@ class Layout:
         return f"sqlite:///{self.directory / 'store' / 'registry.db'}"
 
     @property
+    def token(self) -> Path:
+        """The token of the fleet's first administrator, where the api asks for one."""
+        return self.directory / "admin.token"
+
+    @property
     def zookeeper(self) -> Path:
         """ZooKeeper's data."""
         return self.directory / "zookeeper"
@@ -160,6 +165,8 @@ class Layout:
             command += ["--objects", self.objects, "--catalogue", str(self.catalogue)]
             if state.require_signed:
                 command.append("--require-signed")
+            if state.users != "open":
+                command += ["--users", state.users]
         elif replica.service == "appmanager":
             command += ["--flavor", replica.flavor, "--slots", str(state.slots)]
             command += ["--root", str(root), "--objects", self.objects]

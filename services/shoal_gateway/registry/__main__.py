@@ -10,9 +10,12 @@ from shoal.aio.leadership import Leadership
 from shoal_gateway import following, runtime, tunables
 from shoal_gateway.registry import fences
 from shoal_gateway.registry.logic import Registry
+from shoal_gateway.registry.members import Members
+from shoal_gateway.registry.members_servicer import MembersServicer
+from shoal_gateway.registry.quotas import Quotas
 from shoal_gateway.registry.servicer import RegistryServicer
 from shoal_gateway.registry.store import Store, StoreError
-from shoal_protos.gateway.registry.v1 import registry_pb2_grpc
+from shoal_protos.gateway.registry.v1 import accounts_pb2_grpc, registry_pb2_grpc
 
 EXAMPLES = """
   python -m shoal_gateway.registry --zookeeper 127.0.0.1:2181/gateway \\
@@ -24,14 +27,17 @@ EXAMPLES = """
 
 async def serve(options: runtime.Common, store: Store) -> None:
     """Serves until told to stop, then drains."""
-    servicer = RegistryServicer(Registry(store))
+    members = Members(store)
+    servicer = RegistryServicer(Registry(store, quotas=lambda: members.quotas))
     server = runtime.Server("registry", options, leaving=servicer.leave, limit=following.UNLIMITED)
 
     def tune(wanted: tunables.Registry) -> None:
         following.limit(server.admission, wanted.limit)
         servicer.sweep_every = wanted.sweep_every
+        members.quotas = Quotas(**wanted.quotas.model_dump())
 
     registry_pb2_grpc.add_RegistryServicer_to_server(servicer, server)
+    accounts_pb2_grpc.add_AccountsServicer_to_server(MembersServicer(members, servicer), server)
     background: list[asyncio.Task[None]] = []
     try:
         async with runtime.open_aio_directory(options) as directory:

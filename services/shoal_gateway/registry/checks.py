@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from google.protobuf import duration_pb2
 
 from shoal_gateway import validation as check
 from shoal_gateway.errors import InvalidError
 from shoal_gateway.registry.claims import Holding, Report, Start
+from shoal_gateway.registry.quotas import LARGEST
 from shoal_gateway.registry.rules import Ending
 from shoal_gateway.registry.submission import Creation
-from shoal_protos.gateway.model.v1 import job_pb2
+from shoal_gateway.tokens import DIGEST_BYTES
+from shoal_protos.gateway.model.v1 import account_pb2, job_pb2
 from shoal_protos.gateway.registry.v1 import registry_pb2
 
 MAX_SPEC_BYTES = 256 * 1024
 MAX_BATCH = 1000
+MAX_PARAMETERS = 256
 # An owner's name, and a key's id behind it.
 MAX_SIGNER = 256
 MAX_ATTEMPTS = 10_000
@@ -21,6 +27,8 @@ EXIT_CODES = 255
 # Seconds that a lease may last.
 LEASE = (0.1, 600.0)
 _LARGEST = 2**63 - 1
+MAX_USER = 64
+_TOKEN_ID = re.compile(r"[0-9a-f]{16}")
 
 
 def spec(request: registry_pb2.CreateJobRequest) -> job_pb2.JobSpec:
@@ -31,6 +39,10 @@ def spec(request: registry_pb2.CreateJobRequest) -> job_pb2.JobSpec:
     check.required(found.application, "spec.application")
     check.label(found.flavor, "spec.flavor")
     check.work(found, "spec")
+    check.at_most(list(found.parameters), "spec.parameters", limit=MAX_PARAMETERS)
+    for name, value in found.parameters.items():
+        check.label(name, "spec.parameters")
+        check.optional(value, f"spec.parameters[{name}]")
     for index, file in enumerate(check.at_most(found.inputs, "spec.inputs")):
         check.file_ref(file, f"spec.inputs[{index}]")
     check.distinct([file.name for file in found.inputs], "spec.inputs")
@@ -65,7 +77,48 @@ def creation(request: registry_pb2.CreateJobRequest) -> Creation:
     key = check.required(request.idempotency_key, "idempotency_key")
     fingerprint = check.optional(request.fingerprint, "fingerprint", limit=check.MAX_NAME)
     signed_by = check.optional(request.signed_by, "signed_by", limit=MAX_SIGNER)
-    return Creation(owner, key, spec(request), fingerprint, signed_by)
+    account = user_name(request.account, "account") if request.account else ""
+    return Creation(owner, key, spec(request), fingerprint, signed_by, account)
+
+
+def user_name(value: str, field: str) -> str:
+    """A user's name, as it stands in keys of the object store, too."""
+    check.label(value, field)
+    if len(value) > MAX_USER:
+        raise InvalidError(field, f"has {len(value)} characters; at most {MAX_USER} are allowed")
+    return value
+
+
+def quotas(value: account_pb2.Quotas, field: str) -> dict[str, int | None]:
+    """A user's own bounds; None where the common one holds."""
+    return {
+        each.name: check.whole(getattr(value, each.name), f"{field}.{each.name}", 0, LARGEST)
+        if value.HasField(each.name)  # type: ignore[arg-type] # stubs want literals
+        else None
+        for each in account_pb2.Quotas.DESCRIPTOR.fields
+    }
+
+
+def token_id(value: str, field: str = "id") -> str:
+    """A token's id."""
+    if not _TOKEN_ID.fullmatch(value):
+        raise InvalidError(field, "must be 16 lower-case hex digits")
+    return value
+
+
+def digest(value: bytes, field: str = "digest") -> bytes:
+    """A SHA-256."""
+    if len(value) != DIGEST_BYTES:
+        raise InvalidError(field, f"has {len(value)} bytes; a SHA-256 has {DIGEST_BYTES}")
+    return value
+
+
+def scopes(values: Sequence[int]) -> list[int]:
+    """What a token is to be good for."""
+    return [
+        check.known(each, f"scopes[{index}]", account_pb2.Scope.DESCRIPTOR)
+        for index, each in enumerate(check.some(values, "scopes", limit=16))
+    ]
 
 
 def lease(value: duration_pb2.Duration) -> float:

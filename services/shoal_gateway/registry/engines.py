@@ -107,6 +107,8 @@ def _sqlite(url: sa.URL) -> sa.Engine:
             f"{url.render_as_string()} must name a file in a directory that exists:"
             " sqlite:////absolute/path/registry.db"
         )
+    # Who can read it sees everybody's jobs. SQLite gives its other files the same mode.
+    Path(url.database).touch(mode=0o600)
     engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT})
     sa.event.listen(engine, "connect", _on_connect)
     sa.event.listen(engine, "begin", _on_begin)

@@ -9,15 +9,31 @@ paused for an hour may send what it likes.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from shoal_gateway.errors import InvalidError, NotFoundError, PreconditionError, UnavailableError
-from shoal_gateway.registry import claims, fences, journal, queries, rules, submission, transitions
+from shoal_gateway.errors import (
+    InvalidError,
+    NotFoundError,
+    PreconditionError,
+    QuotaError,
+    UnavailableError,
+)
+from shoal_gateway.registry import (
+    accounts,
+    claims,
+    fences,
+    journal,
+    queries,
+    rules,
+    submission,
+    transitions,
+)
 from shoal_gateway.registry.claims import Holding, Report, Start
+from shoal_gateway.registry.quotas import Quotas
 from shoal_gateway.registry.rules import LEASED, QUEUED, Change
 from shoal_gateway.registry.schema import jobs
 from shoal_gateway.registry.store import Store
@@ -35,13 +51,19 @@ class Registry:
     Args:
         store: Where the jobs are.
         new_id: Makes the id of a new job, a UUID.
+        quotas: Says the bounds of users who have none of their own.
     """
 
     def __init__(
-        self, store: Store, *, new_id: Callable[[], str] = lambda: str(uuid.uuid4())
+        self,
+        store: Store,
+        *,
+        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+        quotas: Callable[[], Quotas] = Quotas,
     ) -> None:
         self._store = store
         self._new_id = new_id
+        self._quotas = quotas
 
     def create(
         self,
@@ -50,19 +72,25 @@ class Registry:
         spec: job_pb2.JobSpec,
         fingerprint: str = "",
         signed_by: str = "",
+        account: str = "",
     ) -> tuple[job_pb2.Job, bool]:
         """Writes a job down and queues it; the job, and whether it is new.
 
         Raises:
             AlreadyExistsError: the owner used the key for another request.
+            QuotaError: a quota of the account is used up.
+            InvalidError: there is no such account.
         """
-        creation = Creation(owner, key, spec, fingerprint, signed_by)
-        fingerprint = creation.stands_for
+        creation = Creation(owner, key, spec, fingerprint, signed_by, account)
         try:
             with self._store.write() as connection:
-                known = submission.same_request(connection, owner, key, fingerprint)
+                known = submission.same_request(connection, creation)
                 if known is not None:
                     return known, False
+                allowed = self._allowances(connection, [creation])
+                if account and (exceeded := allowed.take(account)):
+                    raise QuotaError(exceeded.quota, exceeded.said)
+                allowed.note()
                 job_id = self._new_id()
                 submission.insert(connection, [(job_id, creation)])
                 return submission.existing(connection, job_id), True
@@ -70,15 +98,22 @@ class Registry:
             # Another replica wrote the same key between our look and our insert. SQLite's write
             # lock forbids that; PostgreSQL allows it.
             with self._store.read() as connection:
-                known = submission.same_request(connection, owner, key, fingerprint)
+                known = submission.same_request(connection, creation)
             if known is None:
                 raise
             return known, False
 
+    def _allowances(
+        self, connection: sa.Connection, creations: Iterable[Creation]
+    ) -> accounts.Allowances:
+        names = [each.account for each in creations if each.account]
+        return accounts.Allowances(connection, self._quotas(), names)
+
     def create_many(self, creations: Sequence[Creation], *, whole: bool = False) -> list[Known]:
         """Writes jobs down and queues them, all in one transaction; an answer for each.
 
-        A key that stands for another request is said in its own answer; the others are written.
+        A key that stands for another request, and a quota that is used up, are said in their own
+        answers; the others are written.
 
         Args:
             creations: The jobs.
@@ -86,6 +121,7 @@ class Registry:
 
         Raises:
             UnavailableError: others were writing the same keys all the while; nothing was written.
+            InvalidError: there is no such account; nothing was written.
         """
         try:
             return self._create_many(creations, whole=whole)
@@ -97,24 +133,31 @@ class Registry:
         except IntegrityError as error:
             raise UnavailableError(
                 f"{len(creations)} jobs were not written: what is unique was taken by others, twice"
-                f" while this looked; submit them again under the same keys ({error.orig})"
+                " while this looked; submit them again under the same keys"
             ) from error
 
     def _create_many(self, creations: Sequence[Creation], *, whole: bool) -> list[Known]:
         answers, fresh = [], []
         with self._store.write() as connection:
             known = submission.known(connection, creations)
+            allowed = self._allowances(
+                connection, (each for each in creations if (each.owner, each.key) not in known)
+            )
             for each in creations:
                 found = known.get((each.owner, each.key))
                 if found is not None:
                     answers.append(submission.answered(each, found))
                     continue
+                if each.account and (exceeded := allowed.take(each.account)):
+                    answers.append(Known("", "", 0, error=exceeded.said, quota=exceeded.quota))
+                    continue
                 job_id = self._new_id()
                 fresh.append((job_id, each))
-                new = Known(job_id, each.stands_for, QUEUED)
+                new = Known(job_id, each.stands_for, QUEUED, account=each.account)
                 # The same key again in this batch is a repeated request.
                 known[each.owner, each.key] = new
                 answers.append(replace(new, created=True))
+            allowed.note()
             submission.insert(connection, fresh)
             if whole:
                 new_ids = [job_id for job_id, _ in fresh]
@@ -139,7 +182,7 @@ class Registry:
             return submission.existing(connection, job_id), queries.history(connection, job_id)
 
     def page(
-        self, owner: str, states: Sequence[int], size: int, token: str
+        self, owner: str, states: Sequence[int], size: int, token: str, account: str = ""
     ) -> tuple[list[job_pb2.Job], str]:
         """Jobs, newest first, and the token of the next page, empty on the last.
 
@@ -150,7 +193,7 @@ class Registry:
             raise InvalidError("page_token", f"{token!r} is not from a previous answer")
         with self._store.read() as connection:
             found, following = queries.page(
-                connection, owner, states, size, int(token) if token else None
+                connection, owner, states, size, int(token) if token else None, account
             )
         return found, "" if following is None else str(following)
 

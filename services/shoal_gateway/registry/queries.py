@@ -55,16 +55,26 @@ def bare(connection: sa.Connection, job_ids: Sequence[str]) -> list[job_pb2.Job]
 def history(connection: sa.Connection, job_id: str) -> list[job_pb2.Event]:
     """A job's events, oldest first."""
     rows = connection.execute(
-        sa.select(events).where(events.c.job_id == job_id).order_by(events.c.seq)
+        sa.select(events, jobs.c.account)
+        .join_from(events, jobs)
+        .where(events.c.job_id == job_id)
+        .order_by(events.c.seq)
     )
-    return [_event(row) for row in rows]
+    return [_event(row, row.account or "") for row in rows]
 
 
 def page(
-    connection: sa.Connection, owner: str, states: Sequence[int], size: int, before: int | None
+    connection: sa.Connection,
+    owner: str,
+    states: Sequence[int],
+    size: int,
+    before: int | None,
+    account: str = "",
 ) -> tuple[list[job_pb2.Job], int | None]:
     """Jobs, newest first, and where the next page starts; None on the last."""
     query = sa.select(jobs).order_by(jobs.c.ordinal.desc()).limit(size + 1)
+    if account:
+        query = query.where(jobs.c.account == account)
     if owner:
         query = query.where(jobs.c.owner == owner)
     if states:
@@ -82,9 +92,13 @@ def changes(connection: sa.Connection, after: int, limit: int) -> tuple[list[job
     if after < 0:
         return [], journal.latest(connection)
     rows = connection.execute(
-        sa.select(events).where(events.c.seq > after).order_by(events.c.seq).limit(limit)
+        sa.select(events, jobs.c.account)
+        .join_from(events, jobs)
+        .where(events.c.seq > after)
+        .order_by(events.c.seq)
+        .limit(limit)
     )
-    found = [_event(row) for row in rows]
+    found = [_event(row, row.account or "") for row in rows]
     return found, found[-1].seq if found else after
 
 
@@ -102,6 +116,7 @@ def _job(row: sa.Row[Any]) -> job_pb2.Job:
         **{name: fields[name] for name in _COPIED},
         spec=job_pb2.JobSpec.FromString(row.spec),
         signed_by=row.signed_by or "",
+        account=row.account or "",
         lease_until=timestamp(row.lease_until),
         exit_code=row.exit_code,
         submitted_at=timestamp(row.submitted_at),
@@ -125,13 +140,14 @@ def _attempt(row: sa.Row[Any]) -> job_pb2.Attempt:
     )
 
 
-def _event(row: sa.Row[Any]) -> job_pb2.Event:
+def _event(row: sa.Row[Any], account: str) -> job_pb2.Event:
     return job_pb2.Event(
         seq=row.seq,
         job_id=row.job_id,
         at=timestamp(row.at),
         state=row.state,
         message=row.message,
+        account=account,
     )
 
 

@@ -54,6 +54,8 @@ class Standing:
     runner_id: str
     cancelling: bool
     spec: job_pb2.JobSpec
+    # The user whose job it is; None: nobody's.
+    account: str | None = None
 
     @property
     def may_start_again(self) -> bool:

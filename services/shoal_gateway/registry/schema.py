@@ -108,6 +108,9 @@ jobs = Table(
     # The key whose signature was verified, "owner/key id". Nothing: it was not signed, or a
     # registry without this column wrote the job down.
     Column("signed_by", String(256)),
+    # The user whose job it is. Nothing: nobody's; `owner` is what was claimed. No foreign key: a
+    # user that is removed some day leaves jobs behind.
+    Column("account", String(64)),
     UniqueConstraint("owner", "idempotency_key", name="jobs_key"),
     CheckConstraint(f"state IN ({_STATES})", name="jobs_state"),
     CheckConstraint("attempt <= attempt_limit", name="jobs_attempts"),
@@ -122,6 +125,58 @@ jobs = Table(
         postgresql_where=text("deadline IS NOT NULL"),
     ),
     Index("jobs_owner", "owner", "ordinal"),
+    # A user's list; and what of theirs is in flight. Jobs of an open gateway are in neither.
+    Index(
+        "jobs_account",
+        "account",
+        "ordinal",
+        sqlite_where=text("account IS NOT NULL"),
+        postgresql_where=text("account IS NOT NULL"),
+    ),
+    Index(
+        "jobs_in_flight",
+        "account",
+        "state",
+        sqlite_where=text("account IS NOT NULL"),
+        postgresql_where=text("account IS NOT NULL"),
+    ),
+)
+
+# Who may submit where the api asks for users; own bounds, and what is used of them. A submit locks
+# its user's row, so that several replicas can't exceed a bound together.
+users = Table(
+    "users",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("created_at", Double, nullable=False),
+    Column("disabled", Boolean(create_constraint=False), nullable=False),
+    # Nothing: the common bound holds.
+    Column("jobs_in_flight", BigInteger),
+    Column("submits_per_minute", BigInteger),
+    Column("bytes_per_day", BigInteger),
+    # The minute and the day that are counted, and what was counted in them.
+    Column("minute_began", Double, nullable=False),
+    Column("minute_submits", BigInteger, nullable=False),
+    Column("day_began", Double, nullable=False),
+    Column("day_bytes", BigInteger, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    # 16 hex digits, part of what its bearer sends.
+    Column("id", String(16), primary_key=True),
+    Column("user", ForeignKey("users.name"), nullable=False),
+    # SHA-256 of the secret, which has 32 random bytes: there is nothing to guess, so nothing slow
+    # is needed.
+    Column("digest", LargeBinary, nullable=False),
+    # Names of scopes with spaces between.
+    Column("scopes", String(128), nullable=False),
+    Column("label", String(128), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("revoked_at", Double),
+    Index("tokens_user", "user", "created_at"),
 )
 
 attempts = Table(

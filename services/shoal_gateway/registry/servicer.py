@@ -70,7 +70,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         self._registry = registry
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry-write")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="registry-read")
-        self._feed = Feed(lambda: self._reading(registry.latest))
+        self._feed = Feed(lambda: self.reading(registry.latest))
 
     def leave(self) -> None:
         """The drain begins: followers are sent away with what there is, to wait elsewhere."""
@@ -121,7 +121,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
 
     async def _sweep(self, fence: int | None) -> None:
         try:
-            swept = await self._writing(self._registry.sweep, fence)
+            swept = await self.writing(self._registry.sweep, fence)
         except UnavailableError as error:
             logger.warning("expired leases were not looked for: %s", error)
             return
@@ -132,13 +132,14 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         self, request: registry_pb2.CreateJobRequest, context: Any
     ) -> registry_pb2.CreateJobResponse:
         asked = checks.creation(request)
-        job, created = await self._writing(
+        job, created = await self.writing(
             self._registry.create,
             asked.owner,
             asked.key,
             asked.spec,
             asked.fingerprint,
             asked.signed_by,
+            asked.account,
         )
         return registry_pb2.CreateJobResponse(job=job, created=created)
 
@@ -147,7 +148,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
     ) -> registry_pb2.CreateJobsResponse:
         creations = checks.creations(request)
         create = functools.partial(self._registry.create_many, whole=request.whole)
-        answers = await self._writing(create, creations)
+        answers = await self.writing(create, creations)
         return registry_pb2.CreateJobsResponse(
             items=[
                 registry_pb2.CreateJobsResponse.Item(
@@ -156,6 +157,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
                     state=job_pb2.State.ValueType(each.state),
                     error=each.error,
                     job=each.job,
+                    quota=each.quota,
                 )
                 for each in answers
             ]
@@ -164,7 +166,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
     async def GetJob(
         self, request: registry_pb2.GetJobRequest, context: Any
     ) -> registry_pb2.GetJobResponse:
-        job, events = await self._reading(self._registry.get, check.job_id(request.id))
+        job, events = await self.reading(self._registry.get, check.job_id(request.id))
         return registry_pb2.GetJobResponse(job=job, events=events)
 
     async def ListJobs(
@@ -173,11 +175,12 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         owner = check.optional(request.owner, "owner", limit=check.MAX_NAME)
         for index, state in enumerate(check.at_most(request.states, "states", limit=64)):
             check.known(state, f"states[{index}]", job_pb2.State.DESCRIPTOR)
+        account = check.optional(request.account, "account", limit=check.MAX_NAME)
         size = check.default(
             request.page_size, "page_size", 1, MAX_PAGE, instead_of_zero=DEFAULT_PAGE
         )
-        jobs, token = await self._reading(
-            self._registry.page, owner, list(request.states), size, request.page_token
+        jobs, token = await self.reading(
+            self._registry.page, owner, list(request.states), size, request.page_token, account
         )
         return registry_pb2.ListJobsResponse(jobs=jobs, next_page_token=token)
 
@@ -186,13 +189,13 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
     ) -> registry_pb2.CancelJobResponse:
         job_id = check.job_id(request.id)
         reason = check.optional(request.reason, "reason")
-        job = await self._writing(self._registry.cancel, job_id, reason)
+        job = await self.writing(self._registry.cancel, job_id, reason)
         return registry_pb2.CancelJobResponse(job=job)
 
     async def ReplayJob(
         self, request: registry_pb2.ReplayJobRequest, context: Any
     ) -> registry_pb2.ReplayJobResponse:
-        job = await self._writing(self._registry.replay, check.job_id(request.id))
+        job = await self.writing(self._registry.replay, check.job_id(request.id))
         return registry_pb2.ReplayJobResponse(job=job)
 
     async def Lease(
@@ -203,7 +206,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         seconds = checks.lease(request.lease)
         for index, flavor in enumerate(check.at_most(request.flavors, "flavors")):
             check.label(flavor, f"flavors[{index}]")
-        offers = await self._writing(
+        offers = await self.writing(
             self._registry.lease, scheduler, limit, seconds, list(request.flavors)
         )
         return registry_pb2.LeaseResponse(offers=offers)
@@ -219,7 +222,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         ]
         reason = check.optional(request.reason, "reason")
         release = functools.partial(self._registry.release, keep_place=request.keep_place)
-        released = await self._writing(release, offers, reason)
+        released = await self.writing(release, offers, reason)
         return registry_pb2.ReleaseResponse(released=released)
 
     async def Begin(
@@ -227,7 +230,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
     ) -> registry_pb2.BeginResponse:
         start = checks.start(request)
         seconds = checks.lease(request.lease)
-        fence = await self._writing(self._registry.begin, start, seconds)
+        fence = await self.writing(self._registry.begin, start, seconds)
         return registry_pb2.BeginResponse(fence=fence)
 
     async def BeginMany(
@@ -235,7 +238,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
     ) -> registry_pb2.BeginManyResponse:
         starts = checks.starts(request)
         seconds = checks.lease(request.lease)
-        answers = await self._writing(self._registry.begin_many, starts, seconds)
+        answers = await self.writing(self._registry.begin_many, starts, seconds)
         return registry_pb2.BeginManyResponse(
             items=[
                 registry_pb2.BeginManyResponse.Item(job_id=start.job_id, reason=answer)
@@ -250,13 +253,13 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
     ) -> registry_pb2.RenewResponse:
         holdings = checks.holdings(request)
         seconds = checks.lease(request.lease)
-        items = await self._writing(self._registry.renew, holdings, seconds)
+        items = await self.writing(self._registry.renew, holdings, seconds)
         return registry_pb2.RenewResponse(items=items)
 
     async def Report(
         self, request: registry_pb2.ReportRequest, context: Any
     ) -> registry_pb2.ReportResponse:
-        items = await self._writing(self._registry.report, checks.reports(request))
+        items = await self.writing(self._registry.report, checks.reports(request))
         return registry_pb2.ReportResponse(items=items)
 
     async def Changes(
@@ -267,17 +270,17 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
             request.max_events, "max_events", 1, MAX_EVENTS, instead_of_zero=DEFAULT_EVENTS
         )
         wait = check.seconds(request.wait, "wait", 0.0, MAX_WAIT)
-        events, last = await self._reading(self._registry.changes, after, limit)
+        events, last = await self.reading(self._registry.changes, after, limit)
         if not events and wait:
             await self._feed.beyond(last, wait)
-            events, last = await self._reading(self._registry.changes, last, limit)
+            events, last = await self.reading(self._registry.changes, last, limit)
         return registry_pb2.ChangesResponse(events=events, last=last)
 
     async def Summary(
         self, request: registry_pb2.SummaryRequest, context: Any
     ) -> registry_pb2.SummaryResponse:
         owner = check.optional(request.owner, "owner", limit=check.MAX_NAME)
-        found = await self._reading(self._registry.counts, owner)
+        found = await self.reading(self._registry.counts, owner)
         return registry_pb2.SummaryResponse(
             counts=[
                 registry_pb2.SummaryResponse.Count(
@@ -287,11 +290,13 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
             ]
         )
 
-    async def _reading(self, call: Callable[..., T], *arguments: Any) -> T:
+    async def reading(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Runs what reads the store on one of its threads."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._readers, call, *arguments)
 
-    async def _writing(self, call: Callable[..., T], *arguments: Any) -> T:
+    async def writing(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Runs what writes to the store on the one thread that does."""
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._writer, call, *arguments)

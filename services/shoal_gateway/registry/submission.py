@@ -29,6 +29,8 @@ class Creation:
     spec: job_pb2.JobSpec
     fingerprint: str = ""
     signed_by: str = ""
+    # The user whose job it is to be; empty: nobody's.
+    account: str = ""
 
     @property
     def stands_for(self) -> str:
@@ -46,6 +48,9 @@ class Known:
     created: bool = False
     error: str = ""
     job: job_pb2.Job | None = None
+    account: str = ""
+    # The quota that the error is about.
+    quota: str = ""
 
 
 def existing(connection: sa.Connection, job_id: str) -> job_pb2.Job:
@@ -66,24 +71,19 @@ def fingerprint_of(spec: job_pb2.JobSpec) -> str:
     return hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest()
 
 
-def same_request(
-    connection: sa.Connection, owner: str, key: str, fingerprint: str
-) -> job_pb2.Job | None:
+def same_request(connection: sa.Connection, creation: Creation) -> job_pb2.Job | None:
     """The job that an owner's key made before; None when the key is new.
 
     Raises:
         AlreadyExistsError: the key stands for another request.
     """
-    row = connection.execute(
-        sa.select(jobs.c.id, jobs.c.fingerprint).where(
-            jobs.c.owner == owner, jobs.c.idempotency_key == key
-        )
-    ).one_or_none()
-    if row is None:
+    found = known(connection, [creation]).get((creation.owner, creation.key))
+    if found is None:
         return None
-    if row.fingerprint != fingerprint:
-        raise AlreadyExistsError(_another(owner, key, row.id))
-    return existing(connection, row.id)
+    said = answered(creation, found)
+    if said.error:
+        raise AlreadyExistsError(said.error)
+    return existing(connection, said.id)
 
 
 def _another(owner: str, key: str, job_id: str) -> str:
@@ -101,17 +101,30 @@ def known(connection: sa.Connection, creations: Iterable[Creation]) -> dict[tupl
     found = {}
     for owner, wanted in keys.items():
         rows = connection.execute(
-            sa.select(jobs.c.idempotency_key, jobs.c.id, jobs.c.fingerprint, jobs.c.state).where(
-                jobs.c.owner == owner, jobs.c.idempotency_key.in_(wanted)
-            )
+            sa.select(
+                jobs.c.idempotency_key,
+                jobs.c.id,
+                jobs.c.fingerprint,
+                jobs.c.state,
+                jobs.c.account,
+            ).where(jobs.c.owner == owner, jobs.c.idempotency_key.in_(wanted))
         )
         for row in rows:
-            found[owner, row.idempotency_key] = Known(row.id, row.fingerprint, row.state)
+            found[owner, row.idempotency_key] = Known(
+                row.id, row.fingerprint, row.state, account=row.account or ""
+            )
     return found
 
 
 def answered(creation: Creation, found: Known) -> Known:
     """What is said of a key that was used before: its job, or that it stands for another."""
+    if creation.account and found.account != creation.account:
+        # Submitted under this name when nobody had to show who they are. It is not theirs to see.
+        said = (
+            f"idempotency_key: {creation.key!r} was used in the name of {creation.owner!r} before"
+            " this gateway asked for users; a new request needs a new key"
+        )
+        return Known("", "", 0, error=said)
     if found.fingerprint == creation.stands_for:
         return found
     return Known("", "", 0, error=_another(creation.owner, creation.key, found.id))
@@ -138,6 +151,7 @@ def insert(connection: sa.Connection, creations: Sequence[tuple[str, Creation]])
                 "attempt_limit": spec.max_attempts or rules.DEFAULT_MAX_ATTEMPTS,
                 "queued_seq": seq + 1,
                 "signed_by": creation.signed_by or None,
+                "account": creation.account or None,
             }
         )
         entries.append((seq, job_id, job_pb2.STATE_SUBMITTED, _told(creation)))

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from shoal_gateway.registry import journal
+from shoal_gateway.registry import accounts, journal
 from shoal_gateway.registry.clock import store_now
 from shoal_gateway.registry.rules import QUEUED, RUNNING, TERMINAL, Change, Ending, Standing
 from shoal_gateway.registry.schema import attempts, jobs, manifest_files, manifests
@@ -83,6 +83,7 @@ _STANDING = [
         "runner_id",
         "cancelling",
         "spec",
+        "account",
     )
 ]
 
@@ -140,6 +141,7 @@ def write(
     Returns:
         Whether it did; False wrote nothing.
     """
+    _note_published(connection, [(before, change, ending)])
     seq = journal.reserve(connection)
     done = connection.execute(
         jobs.update()
@@ -171,6 +173,7 @@ def write_many(
     """
     if not changes:
         return
+    _note_published(connection, changes)
     first = journal.reserve(connection, len(changes))
     updates: dict[tuple[Any, ...], tuple[dict[Any, Any], list[dict[str, Any]]]] = {}
     for at, (before, change, _) in enumerate(changes):
@@ -202,6 +205,21 @@ def write_many(
             if change.publish and ending is not None and ending.manifest is not None
         ],
     )
+
+
+def _note_published(
+    connection: sa.Connection, changes: Iterable[tuple[Standing, Change, Ending | None]]
+) -> None:
+    """Counts what users' jobs publish. Jobs of an open gateway cost nothing here."""
+    published = [
+        (before.account, sum(file.object.size for file in ending.manifest.files))
+        for before, change, ending in changes
+        if before.account is not None
+        and change.publish
+        and ending is not None
+        and ending.manifest is not None
+    ]
+    accounts.note_published(connection, published)
 
 
 def _values(before: Standing, change: Change, seq: int) -> dict[Any, Any]:

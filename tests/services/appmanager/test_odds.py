@@ -46,10 +46,10 @@ def test_an_output_that_is_none_fails_the_job_at_once(host, code, name, words):
 
 def test_an_output_that_forbids_its_reading_fails_the_job(host, monkeypatch):
     # By hand: root, who may run the tests, reads everything.
-    def forbidden(path):
-        raise PermissionError(13, "Permission denied", str(path))
+    def forbidden(directory, name, owner):
+        raise PermissionError(13, "Permission denied", str(directory / name))
 
-    monkeypatch.setattr("shoal_gateway.appmanager.shipping._sha256", forbidden)
+    monkeypatch.setattr("shoal_gateway.appmanager.beneath.opened", forbidden)
     host.open()
     result = host.report(host.python("open('x', 'w')", outputs=("x",)))
     assert result.ended is Ended.FAILED

@@ -97,11 +97,34 @@ async def test_each_error_has_its_code_in_every_kind_of_handler(error, status):
     assert context.said == status
 
 
-def test_what_is_no_answer_for_a_caller_stays_an_error():
-    with pytest.raises(ZeroDivisionError):
-        Servicer().Unary(ZeroDivisionError(), Context())
-    with pytest.raises(GatewayError):
-        Servicer().Unary(GatewayError("of no kind"), Context())
+@pytest.mark.parametrize(
+    "defect", [ZeroDivisionError("/secret/path"), GatewayError("of no kind")], ids=repr
+)
+async def test_a_defect_is_logged_and_its_words_stay_there(defect, caplog):
+    for call in ("Unary", "Stream", "AioUnary", "AioStream"):
+        context = AioContext() if call.startswith("Aio") else Context()
+        caplog.clear()
+        with pytest.raises(AbortedError):
+            await _all_of(getattr(Servicer(), call), defect, context)
+        code, details = context.said
+        assert code is Code.INTERNAL
+        incident = details.rpartition(" ")[2]
+        assert str(defect) not in details
+        (record,) = caplog.records
+        assert incident in record.message
+        assert record.exc_info[1] is defect
+
+
+async def _all_of(method, *arguments):
+    answer = method(*arguments)
+    if hasattr(answer, "__aiter__"):
+        return [each async for each in answer]
+    if hasattr(answer, "__await__"):
+        return await answer
+    return list(answer)
+
+
+def test_a_call_that_is_no_method_of_the_contract_speaks_no_status():
     # Not a call of the contract: nobody's context is there to abort.
     with pytest.raises(NotFoundError):
         Servicer().helper(NotFoundError("x"))

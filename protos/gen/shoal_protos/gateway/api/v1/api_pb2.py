@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from shoal_protos.gateway.model.v1 import job_pb2 as shoal__protos_dot_gateway_dot_model_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%shoal_protos/gateway/api/v1/api.proto\x12\x14shoal.gateway.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'shoal_protos/gateway/model/v1/job.proto\"\x15\n\x13\x41pplicationsRequest\"O\n\x14\x41pplicationsResponse\x12\x37\n\x0c\x61pplications\x18\x01 \x03(\x0b\x32!.shoal.gateway.api.v1.Application\"\xa7\x01\n\x0b\x41pplication\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0e\n\x06\x66lavor\x18\x04 \x01(\t\x12\x33\n\nparameters\x18\x05 \x03(\x0b\x32\x1f.shoal.gateway.api.v1.Parameter\x12\x0e\n\x06inputs\x18\x06 \x03(\t\x12\x0f\n\x07outputs\x18\x07 \x03(\t\"^\n\tParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x14\n\x07\x64\x65\x66\x61ult\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\n\n\x08_default\"\x80\x01\n\rUploadRequest\x12<\n\x06header\x18\x01 \x01(\x0b\x32*.shoal.gateway.api.v1.UploadRequest.HeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x1a\x18\n\x06Header\x12\x0e\n\x06sha256\x18\x01 \x01(\tB\x06\n\x04part\"C\n\x0eUploadResponse\x12\x31\n\x06object\x18\x01 \x01(\x0b\x32!.shoal.gateway.model.v1.ObjectRef\"]\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12-\n\tsigned_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"\xf4\x02\n\rSubmitRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\x12\x13\n\x0b\x61pplication\x18\x03 \x01(\t\x12G\n\nparameters\x18\x04 \x03(\x0b\x32\x33.shoal.gateway.api.v1.SubmitRequest.ParametersEntry\x12/\n\x06inputs\x18\x05 \x03(\x0b\x32\x1f.shoal.gateway.model.v1.FileRef\x12\x14\n\x0cmax_attempts\x18\x06 \x01(\x05\x12/\n\x0cstart_within\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\tsignature\x18\x08 \x01(\x0b\x32\x1f.shoal.gateway.api.v1.Signature\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"K\n\x0eSubmitResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x1b.shoal.gateway.model.v1.Job\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"J\n\x11SubmitManyRequest\x12\x35\n\x08requests\x18\x01 \x03(\x0b\x32#.shoal.gateway.api.v1.SubmitRequest\"\xb4\x01\n\x12SubmitManyResponse\x12<\n\x05items\x18\x01 \x03(\x0b\x32-.shoal.gateway.api.v1.SubmitManyResponse.Item\x1a`\n\x04Item\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\x12,\n\x05state\x18\x03 \x01(\x0e\x32\x1d.shoal.gateway.model.v1.State\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\x18\n\nGetRequest\x12\n\n\x02id\x18\x01 \x01(\t\"f\n\x0bGetResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x1b.shoal.gateway.model.v1.Job\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1d.shoal.gateway.model.v1.Event\"r\n\x0bListRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12-\n\x06states\x18\x02 \x03(\x0e\x32\x1d.shoal.gateway.model.v1.State\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"R\n\x0cListResponse\x12)\n\x04jobs\x18\x01 \x03(\x0b\x32\x1b.shoal.gateway.model.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x0cWatchRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x03\x12-\n\x06states\x18\x03 \x03(\x0e\x32\x1d.shoal.gateway.model.v1.State\"=\n\rWatchResponse\x12,\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.shoal.gateway.model.v1.Event\"+\n\rCancelRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\":\n\x0e\x43\x61ncelResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x1b.shoal.gateway.model.v1.Job\"\x1b\n\rReplayRequest\x12\n\n\x02id\x18\x01 \x01(\t\":\n\x0eReplayResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x1b.shoal.gateway.model.v1.Job\"\x7f\n\x0bLogsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12/\n\x06stream\x18\x02 \x01(\x0e\x32\x1f.shoal.gateway.api.v1.LogStream\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\"=\n\x0cLogsResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\" \n\x0eOutputsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"w\n\x0fOutputsResponse\x12\x32\n\x08manifest\x18\x01 \x01(\x0b\x32 .shoal.gateway.model.v1.Manifest\x12\x30\n\x0cpublished_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"/\n\x0f\x44ownloadRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"1\n\x10\x44ownloadResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x12\x0e\n\x06sha256\x18\x02 \x01(\t*U\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x32\xcf\x08\n\x03\x41pi\x12j\n\x0c\x41pplications\x12).shoal.gateway.api.v1.ApplicationsRequest\x1a*.shoal.gateway.api.v1.ApplicationsResponse\"\x03\x90\x02\x01\x12Z\n\x06Upload\x12#.shoal.gateway.api.v1.UploadRequest\x1a$.shoal.gateway.api.v1.UploadResponse\"\x03\x90\x02\x02(\x01\x12X\n\x06Submit\x12#.shoal.gateway.api.v1.SubmitRequest\x1a$.shoal.gateway.api.v1.SubmitResponse\"\x03\x90\x02\x02\x12\x64\n\nSubmitMany\x12\'.shoal.gateway.api.v1.SubmitManyRequest\x1a(.shoal.gateway.api.v1.SubmitManyResponse\"\x03\x90\x02\x02\x12O\n\x03Get\x12 .shoal.gateway.api.v1.GetRequest\x1a!.shoal.gateway.api.v1.GetResponse\"\x03\x90\x02\x01\x12R\n\x04List\x12!.shoal.gateway.api.v1.ListRequest\x1a\".shoal.gateway.api.v1.ListResponse\"\x03\x90\x02\x01\x12W\n\x05Watch\x12\".shoal.gateway.api.v1.WatchRequest\x1a#.shoal.gateway.api.v1.WatchResponse\"\x03\x90\x02\x01\x30\x01\x12X\n\x06\x43\x61ncel\x12#.shoal.gateway.api.v1.CancelRequest\x1a$.shoal.gateway.api.v1.CancelResponse\"\x03\x90\x02\x02\x12S\n\x06Replay\x12#.shoal.gateway.api.v1.ReplayRequest\x1a$.shoal.gateway.api.v1.ReplayResponse\x12T\n\x04Logs\x12!.shoal.gateway.api.v1.LogsRequest\x1a\".shoal.gateway.api.v1.LogsResponse\"\x03\x90\x02\x01\x30\x01\x12[\n\x07Outputs\x12$.shoal.gateway.api.v1.OutputsRequest\x1a%.shoal.gateway.api.v1.OutputsResponse\"\x03\x90\x02\x01\x12`\n\x08\x44ownload\x12%.shoal.gateway.api.v1.DownloadRequest\x1a&.shoal.gateway.api.v1.DownloadResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%shoal_protos/gateway/api/v1/api.proto\x12\x14shoal.gateway.api.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'shoal_protos/gateway/model/v1/job.proto\"\x15\n\x13\x41pplicationsRequest\"O\n\x14\x41pplicationsResponse\x12\x37\n\x0c\x61pplications\x18\x01 \x03(\x0b\x32!.shoal.gateway.api.v1.Application\"\xa7\x01\n\x0b\x41pplication\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0e\n\x06\x66lavor\x18\x04 \x01(\t\x12\x33\n\nparameters\x18\x05 \x03(\x0b\x32\x1f.shoal.gateway.api.v1.Parameter\x12\x0e\n\x06inputs\x18\x06 \x03(\t\x12\x0f\n\x07outputs\x18\x07 \x03(\t\"^\n\tParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x14\n\x07\x64\x65\x66\x61ult\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\n\n\x08_default\"\x80\x01\n\rUploadRequest\x12<\n\x06header\x18\x01 \x01(\x0b\x32*.shoal.gateway.api.v1.UploadRequest.HeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x1a\x18\n\x06Header\x12\x0e\n\x06sha256\x18\x01 \x01(\tB\x06\n\x04part\"C\n\x0eUploadResponse\x12\x31\n\x06object\x18\x01 \x01(\x0b\x32!.shoal.gateway.model.v1.ObjectRef\"]\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12-\n\tsigned_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"\xf4\x02\n\rSubmitRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\x12\x13\n\x0b\x61pplication\x18\x03 \x01(\t\x12G\n\nparameters\x18\x04 \x03(\x0b\x32\x33.shoal.gateway.api.v1.SubmitRequest.ParametersEntry\x12/\n\x06inputs\x18\x05 \x03(\x0b\x32\x1f.shoal.gateway.model.v1.FileRef\x12\x14\n\x0cmax_attempts\x18\x06 \x01(\x05\x12/\n\x0cstart_within\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\tsignature\x18\x08 \x01(\x0b\x32\x1f.shoal.gateway.api.v1.Signature\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"K\n\x0eSubmitResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x1b.shoal.gateway.model.v1.Job\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"J\n\x11SubmitManyRequest\x12\x35\n\x08requests\x18\x01 \x03(\x0b\x32#.shoal.gateway.api.v1.SubmitRequest\"\xc3\x01\n\x12SubmitManyResponse\x12<\n\x05items\x18\x01 \x03(\x0b\x32-.shoal.gateway.api.v1.SubmitManyResponse.Item\x1ao\n\x04Item\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\x12,\n\x05state\x18\x03 \x01(\x0e\x32\x1d.shoal.gateway.model.v1.State\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\r\n\x05quota\x18\x05 \x01(\t\"\x18\n\nGetRequest\x12\n\n\x02id\x18\x01 \x01(\t\"f\n\x0bGetResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x1b.shoal.gateway.model.v1.Job\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1d.shoal.gateway.model.v1.Event\"r\n\x0bListRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12-\n\x06states\x18\x02 \x03(\x0e\x32\x1d.shoal.gateway.model.v1.State\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"R\n\x0cListResponse\x12)\n\x04jobs\x18\x01 \x03(\x0b\x32\x1b.shoal.gateway.model.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x0cWatchRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x03\x12-\n\x06states\x18\x03 \x03(\x0e\x32\x1d.shoal.gateway.model.v1.State\"=\n\rWatchResponse\x12,\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.shoal.gateway.model.v1.Event\"+\n\rCancelRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\":\n\x0e\x43\x61ncelResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x1b.shoal.gateway.model.v1.Job\"\x1b\n\rReplayRequest\x12\n\n\x02id\x18\x01 \x01(\t\":\n\x0eReplayResponse\x12(\n\x03job\x18\x01 \x01(\x0b\x32\x1b.shoal.gateway.model.v1.Job\"\x7f\n\x0bLogsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12/\n\x06stream\x18\x02 \x01(\x0e\x32\x1f.shoal.gateway.api.v1.LogStream\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\"=\n\x0cLogsResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\" \n\x0eOutputsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"w\n\x0fOutputsResponse\x12\x32\n\x08manifest\x18\x01 \x01(\x0b\x32 .shoal.gateway.model.v1.Manifest\x12\x30\n\x0cpublished_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"/\n\x0f\x44ownloadRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"1\n\x10\x44ownloadResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x12\x0e\n\x06sha256\x18\x02 \x01(\t*U\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x32\xcf\x08\n\x03\x41pi\x12j\n\x0c\x41pplications\x12).shoal.gateway.api.v1.ApplicationsRequest\x1a*.shoal.gateway.api.v1.ApplicationsResponse\"\x03\x90\x02\x01\x12Z\n\x06Upload\x12#.shoal.gateway.api.v1.UploadRequest\x1a$.shoal.gateway.api.v1.UploadResponse\"\x03\x90\x02\x02(\x01\x12X\n\x06Submit\x12#.shoal.gateway.api.v1.SubmitRequest\x1a$.shoal.gateway.api.v1.SubmitResponse\"\x03\x90\x02\x02\x12\x64\n\nSubmitMany\x12\'.shoal.gateway.api.v1.SubmitManyRequest\x1a(.shoal.gateway.api.v1.SubmitManyResponse\"\x03\x90\x02\x02\x12O\n\x03Get\x12 .shoal.gateway.api.v1.GetRequest\x1a!.shoal.gateway.api.v1.GetResponse\"\x03\x90\x02\x01\x12R\n\x04List\x12!.shoal.gateway.api.v1.ListRequest\x1a\".shoal.gateway.api.v1.ListResponse\"\x03\x90\x02\x01\x12W\n\x05Watch\x12\".shoal.gateway.api.v1.WatchRequest\x1a#.shoal.gateway.api.v1.WatchResponse\"\x03\x90\x02\x01\x30\x01\x12X\n\x06\x43\x61ncel\x12#.shoal.gateway.api.v1.CancelRequest\x1a$.shoal.gateway.api.v1.CancelResponse\"\x03\x90\x02\x02\x12S\n\x06Replay\x12#.shoal.gateway.api.v1.ReplayRequest\x1a$.shoal.gateway.api.v1.ReplayResponse\x12T\n\x04Logs\x12!.shoal.gateway.api.v1.LogsRequest\x1a\".shoal.gateway.api.v1.LogsResponse\"\x03\x90\x02\x01\x30\x01\x12[\n\x07Outputs\x12$.shoal.gateway.api.v1.OutputsRequest\x1a%.shoal.gateway.api.v1.OutputsResponse\"\x03\x90\x02\x01\x12`\n\x08\x44ownload\x12%.shoal.gateway.api.v1.DownloadRequest\x1a&.shoal.gateway.api.v1.DownloadResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,8 +58,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_API'].methods_by_name['Outputs']._serialized_options = b'\220\002\001'
   _globals['_API'].methods_by_name['Download']._loaded_options = None
   _globals['_API'].methods_by_name['Download']._serialized_options = b'\220\002\001'
-  _globals['_LOGSTREAM']._serialized_start=2673
-  _globals['_LOGSTREAM']._serialized_end=2758
+  _globals['_LOGSTREAM']._serialized_start=2688
+  _globals['_LOGSTREAM']._serialized_end=2773
   _globals['_APPLICATIONSREQUEST']._serialized_start=169
   _globals['_APPLICATIONSREQUEST']._serialized_end=190
   _globals['_APPLICATIONSRESPONSE']._serialized_start=192
@@ -85,41 +85,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMITMANYREQUEST']._serialized_start=1286
   _globals['_SUBMITMANYREQUEST']._serialized_end=1360
   _globals['_SUBMITMANYRESPONSE']._serialized_start=1363
-  _globals['_SUBMITMANYRESPONSE']._serialized_end=1543
+  _globals['_SUBMITMANYRESPONSE']._serialized_end=1558
   _globals['_SUBMITMANYRESPONSE_ITEM']._serialized_start=1447
-  _globals['_SUBMITMANYRESPONSE_ITEM']._serialized_end=1543
-  _globals['_GETREQUEST']._serialized_start=1545
-  _globals['_GETREQUEST']._serialized_end=1569
-  _globals['_GETRESPONSE']._serialized_start=1571
-  _globals['_GETRESPONSE']._serialized_end=1673
-  _globals['_LISTREQUEST']._serialized_start=1675
-  _globals['_LISTREQUEST']._serialized_end=1789
-  _globals['_LISTRESPONSE']._serialized_start=1791
-  _globals['_LISTRESPONSE']._serialized_end=1873
-  _globals['_WATCHREQUEST']._serialized_start=1875
-  _globals['_WATCHREQUEST']._serialized_end=1967
-  _globals['_WATCHRESPONSE']._serialized_start=1969
-  _globals['_WATCHRESPONSE']._serialized_end=2030
-  _globals['_CANCELREQUEST']._serialized_start=2032
-  _globals['_CANCELREQUEST']._serialized_end=2075
-  _globals['_CANCELRESPONSE']._serialized_start=2077
-  _globals['_CANCELRESPONSE']._serialized_end=2135
-  _globals['_REPLAYREQUEST']._serialized_start=2137
-  _globals['_REPLAYREQUEST']._serialized_end=2164
-  _globals['_REPLAYRESPONSE']._serialized_start=2166
-  _globals['_REPLAYRESPONSE']._serialized_end=2224
-  _globals['_LOGSREQUEST']._serialized_start=2226
-  _globals['_LOGSREQUEST']._serialized_end=2353
-  _globals['_LOGSRESPONSE']._serialized_start=2355
-  _globals['_LOGSRESPONSE']._serialized_end=2416
-  _globals['_OUTPUTSREQUEST']._serialized_start=2418
-  _globals['_OUTPUTSREQUEST']._serialized_end=2450
-  _globals['_OUTPUTSRESPONSE']._serialized_start=2452
-  _globals['_OUTPUTSRESPONSE']._serialized_end=2571
-  _globals['_DOWNLOADREQUEST']._serialized_start=2573
-  _globals['_DOWNLOADREQUEST']._serialized_end=2620
-  _globals['_DOWNLOADRESPONSE']._serialized_start=2622
-  _globals['_DOWNLOADRESPONSE']._serialized_end=2671
-  _globals['_API']._serialized_start=2761
-  _globals['_API']._serialized_end=3864
+  _globals['_SUBMITMANYRESPONSE_ITEM']._serialized_end=1558
+  _globals['_GETREQUEST']._serialized_start=1560
+  _globals['_GETREQUEST']._serialized_end=1584
+  _globals['_GETRESPONSE']._serialized_start=1586
+  _globals['_GETRESPONSE']._serialized_end=1688
+  _globals['_LISTREQUEST']._serialized_start=1690
+  _globals['_LISTREQUEST']._serialized_end=1804
+  _globals['_LISTRESPONSE']._serialized_start=1806
+  _globals['_LISTRESPONSE']._serialized_end=1888
+  _globals['_WATCHREQUEST']._serialized_start=1890
+  _globals['_WATCHREQUEST']._serialized_end=1982
+  _globals['_WATCHRESPONSE']._serialized_start=1984
+  _globals['_WATCHRESPONSE']._serialized_end=2045
+  _globals['_CANCELREQUEST']._serialized_start=2047
+  _globals['_CANCELREQUEST']._serialized_end=2090
+  _globals['_CANCELRESPONSE']._serialized_start=2092
+  _globals['_CANCELRESPONSE']._serialized_end=2150
+  _globals['_REPLAYREQUEST']._serialized_start=2152
+  _globals['_REPLAYREQUEST']._serialized_end=2179
+  _globals['_REPLAYRESPONSE']._serialized_start=2181
+  _globals['_REPLAYRESPONSE']._serialized_end=2239
+  _globals['_LOGSREQUEST']._serialized_start=2241
+  _globals['_LOGSREQUEST']._serialized_end=2368
+  _globals['_LOGSRESPONSE']._serialized_start=2370
+  _globals['_LOGSRESPONSE']._serialized_end=2431
+  _globals['_OUTPUTSREQUEST']._serialized_start=2433
+  _globals['_OUTPUTSREQUEST']._serialized_end=2465
+  _globals['_OUTPUTSRESPONSE']._serialized_start=2467
+  _globals['_OUTPUTSRESPONSE']._serialized_end=2586
+  _globals['_DOWNLOADREQUEST']._serialized_start=2588
+  _globals['_DOWNLOADREQUEST']._serialized_end=2635
+  _globals['_DOWNLOADRESPONSE']._serialized_start=2637
+  _globals['_DOWNLOADRESPONSE']._serialized_end=2686
+  _globals['_API']._serialized_start=2776
+  _globals['_API']._serialized_end=3879
 # @@protoc_insertion_point(module_scope)

@@ -144,7 +144,7 @@ class ApiServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Watch(self, request, context):
-        """Every change of one job or of all of an owner's, from a cursor on. With a job id it ends after
+        """Every change of one job, or of all that the caller may see, from a cursor on. With a job id it ends after
         the terminal event.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -325,12 +325,15 @@ class Event(google.protobuf.message.Message):
     AT_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
+    ACCOUNT_FIELD_NUMBER: builtins.int
     seq: builtins.int
     """Grows over all jobs; a cursor for Changes."""
     job_id: builtins.str
     state: global___State.ValueType
     message: builtins.str
     """For a person: "leased to scheduler 5d1c…"."""
+    account: builtins.str
+    """The job's."""
     @property
     def at(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
     def __init__(
@@ -341,9 +344,10 @@ class Event(google.protobuf.message.Message):
         at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         state: global___State.ValueType = ...,
         message: builtins.str = ...,
+        account: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["at", b"at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["at", b"at", "job_id", b"job_id", "message", b"message", "seq", b"seq", "state", b"state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account", "at", b"at", "job_id", b"job_id", "message", b"message", "seq", b"seq", "state", b"state"]) -> None: ...
 
 global___Event = Event
 
@@ -372,6 +376,7 @@ class Job(google.protobuf.message.Message):
     STARTED_AT_FIELD_NUMBER: builtins.int
     ENDED_AT_FIELD_NUMBER: builtins.int
     SIGNED_BY_FIELD_NUMBER: builtins.int
+    ACCOUNT_FIELD_NUMBER: builtins.int
     id: builtins.str
     owner: builtins.str
     idempotency_key: builtins.str
@@ -394,6 +399,10 @@ class Job(google.protobuf.message.Message):
     """Why it is in its state, for a person."""
     signed_by: builtins.str
     """The key whose signature its submit carried: "owner/key id". Empty: it was not signed."""
+    account: builtins.str
+    """The user whose token submitted it, whose job it is. Empty: nobody's, for nobody had to say who
+    they are; then `owner` is what was claimed.
+    """
     @property
     def spec(self) -> global___JobSpec: ...
     @property
@@ -434,9 +443,10 @@ class Job(google.protobuf.message.Message):
         started_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         ended_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         signed_by: builtins.str = ...,
+        account: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "ended_at", b"ended_at", "exit_code", b"exit_code", "lease_until", b"lease_until", "manifest", b"manifest", "spec", b"spec", "started_at", b"started_at", "submitted_at", b"submitted_at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "attempt", b"attempt", "attempts", b"attempts", "cancelling", b"cancelling", "ended_at", b"ended_at", "exit_code", b"exit_code", "failures", b"failures", "fence", b"fence", "id", b"id", "idempotency_key", b"idempotency_key", "lease_owner", b"lease_owner", "lease_until", b"lease_until", "manifest", b"manifest", "owner", b"owner", "reason", b"reason", "signed_by", b"signed_by", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "toxic_losses", b"toxic_losses", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "account", b"account", "attempt", b"attempt", "attempts", b"attempts", "cancelling", b"cancelling", "ended_at", b"ended_at", "exit_code", b"exit_code", "failures", b"failures", "fence", b"fence", "id", b"id", "idempotency_key", b"idempotency_key", "lease_owner", b"lease_owner", "lease_until", b"lease_until", "manifest", b"manifest", "owner", b"owner", "reason", b"reason", "signed_by", b"signed_by", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "toxic_losses", b"toxic_losses", "version", b"version"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Job = Job

@@ -30,6 +30,7 @@ class CreateJobRequest(google.protobuf.message.Message):
     SPEC_FIELD_NUMBER: builtins.int
     FINGERPRINT_FIELD_NUMBER: builtins.int
     SIGNED_BY_FIELD_NUMBER: builtins.int
+    ACCOUNT_FIELD_NUMBER: builtins.int
     owner: builtins.str
     """Required, at most 128 characters."""
     idempotency_key: builtins.str
@@ -41,6 +42,10 @@ class CreateJobRequest(google.protobuf.message.Message):
     """
     signed_by: builtins.str
     """Whose signature the api has verified: "owner/key id". Empty: none."""
+    account: builtins.str
+    """The user whose job it is, as the api has made sure. Empty: nobody's. Counted against the user's
+    quotas: RESOURCE_EXHAUSTED beyond them.
+    """
     @property
     def spec(self) -> shoal_protos.gateway.model.v1.job_pb2.JobSpec: ...
     def __init__(
@@ -51,9 +56,10 @@ class CreateJobRequest(google.protobuf.message.Message):
         spec: shoal_protos.gateway.model.v1.job_pb2.JobSpec | None = ...,
         fingerprint: builtins.str = ...,
         signed_by: builtins.str = ...,
+        account: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["fingerprint", b"fingerprint", "idempotency_key", b"idempotency_key", "owner", b"owner", "signed_by", b"signed_by", "spec", b"spec"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account", "fingerprint", b"fingerprint", "idempotency_key", b"idempotency_key", "owner", b"owner", "signed_by", b"signed_by", "spec", b"spec"]) -> None: ...
 
 global___CreateJobRequest = CreateJobRequest
 
@@ -113,6 +119,7 @@ class CreateJobsResponse(google.protobuf.message.Message):
         STATE_FIELD_NUMBER: builtins.int
         ERROR_FIELD_NUMBER: builtins.int
         JOB_FIELD_NUMBER: builtins.int
+        QUOTA_FIELD_NUMBER: builtins.int
         id: builtins.str
         """Empty when `error` is set."""
         created: builtins.bool
@@ -121,6 +128,10 @@ class CreateJobsResponse(google.protobuf.message.Message):
         """The job's state after the call."""
         error: builtins.str
         """Why nothing was written for this one: its key stands for another request."""
+        quota: builtins.str
+        """The quota that `error` is about: "jobs_in_flight", "submits_per_minute", "bytes_per_day". Empty
+        when it is about something else.
+        """
         @property
         def job(self) -> shoal_protos.gateway.model.v1.job_pb2.Job:
             """With `whole`."""
@@ -133,9 +144,10 @@ class CreateJobsResponse(google.protobuf.message.Message):
             state: shoal_protos.gateway.model.v1.job_pb2.State.ValueType = ...,
             error: builtins.str = ...,
             job: shoal_protos.gateway.model.v1.job_pb2.Job | None = ...,
+            quota: builtins.str = ...,
         ) -> None: ...
         def HasField(self, field_name: typing.Literal["job", b"job"]) -> builtins.bool: ...
-        def ClearField(self, field_name: typing.Literal["created", b"created", "error", b"error", "id", b"id", "job", b"job", "state", b"state"]) -> None: ...
+        def ClearField(self, field_name: typing.Literal["created", b"created", "error", b"error", "id", b"id", "job", b"job", "quota", b"quota", "state", b"state"]) -> None: ...
 
     ITEMS_FIELD_NUMBER: builtins.int
     @property
@@ -197,12 +209,15 @@ class ListJobsRequest(google.protobuf.message.Message):
     STATES_FIELD_NUMBER: builtins.int
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    ACCOUNT_FIELD_NUMBER: builtins.int
     owner: builtins.str
     """Empty: all owners."""
     page_size: builtins.int
     """1 to 1000; 0 asks for 100."""
     page_token: builtins.str
     """From the previous answer; empty for the first page."""
+    account: builtins.str
+    """Only this user's. Empty: everybody's, and nobody's."""
     @property
     def states(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[shoal_protos.gateway.model.v1.job_pb2.State.ValueType]:
         """Empty: all states."""
@@ -214,8 +229,9 @@ class ListJobsRequest(google.protobuf.message.Message):
         states: collections.abc.Iterable[shoal_protos.gateway.model.v1.job_pb2.State.ValueType] | None = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
+        account: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "states", b"states"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "states", b"states"]) -> None: ...
 
 global___ListJobsRequest = ListJobsRequest
 

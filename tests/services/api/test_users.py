@@ -1,0 +1,418 @@
+"""An api that asks for users: who gets in, and whose jobs are whose."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+
+import grpc
+import pytest
+
+from shoal_gateway import tokens
+from shoal_gateway.api.callers import TTL
+from shoal_protos.gateway.api.v1 import accounts_pb2, accounts_pb2_grpc, api_pb2, api_pb2_grpc
+from shoal_protos.gateway.model.v1 import job_pb2
+from tests.support.managers import CONTENT, Manager
+from tests.support.stack import running
+
+CODE = grpc.StatusCode
+TIMEOUT = 20.0
+# Where the secret begins in a token.
+SECRET = len("shoal_0123456789abcdef_")
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+async def stack(tmp_path, clock):
+    async with running(tmp_path, users=True, clock=clock) as made:
+        yield made
+
+
+@pytest.fixture
+async def channel(stack):
+    return stack.raw("api")
+
+
+class User:
+    """Somebody with a token."""
+
+    def __init__(self, channel, secret):
+        self._metadata = [("authorization", f"Bearer {secret}")] if secret else []
+        self._api = api_pb2_grpc.ApiStub(channel)
+        self._accounts = accounts_pb2_grpc.AccountsStub(channel)
+
+    async def __call__(self, method, request):
+        """The answer, or the answers of a stream."""
+        stub = self._accounts if hasattr(self._accounts, method) else self._api
+        call = getattr(stub, method)(request, timeout=TIMEOUT, metadata=self._metadata)
+        if hasattr(call, "__aiter__"):
+            return [each async for each in call]
+        return await call
+
+    async def refusal(self, method, request):
+        """Code and details of the error that a call must end with."""
+        with pytest.raises(grpc.RpcError) as caught:
+            await self(method, request)
+        return caught.value.code(), caught.value.details()
+
+    async def submit(self, **fields):
+        request = api_pb2.SubmitRequest(
+            **{"application": "nap", "idempotency_key": uuid.uuid4().hex, **fields}
+        )
+        return (await self("Submit", request)).job
+
+
+def user_of(channel, stack, name, *scopes, **options):
+    return User(channel, stack.token(name, *scopes, **options))
+
+
+def upload(content):
+    digest = hashlib.sha256(content).hexdigest()
+
+    async def parts():
+        yield api_pb2.UploadRequest(header={"sha256": digest})
+        yield api_pb2.UploadRequest(chunk=content)
+
+    return parts()
+
+
+def all_calls():
+    """A request for each of the methods that users call."""
+    job = str(uuid.uuid4())
+    return {
+        "Applications": api_pb2.ApplicationsRequest(),
+        "Upload": upload(b"x"),
+        "Submit": api_pb2.SubmitRequest(application="nap", idempotency_key="k"),
+        "SubmitMany": api_pb2.SubmitManyRequest(
+            requests=[{"application": "nap", "idempotency_key": "k"}]
+        ),
+        "Get": api_pb2.GetRequest(id=job),
+        "List": api_pb2.ListRequest(),
+        "Watch": api_pb2.WatchRequest(job_id=job),
+        "Cancel": api_pb2.CancelRequest(id=job),
+        "Replay": api_pb2.ReplayRequest(id=job),
+        "Logs": api_pb2.LogsRequest(job_id=job, stream=api_pb2.LOG_STREAM_STDOUT),
+        "Outputs": api_pb2.OutputsRequest(job_id=job),
+        "Download": api_pb2.DownloadRequest(job_id=job, name="nap.json"),
+        "WhoAmI": accounts_pb2.WhoAmIRequest(),
+        "AddUser": accounts_pb2.AddUserRequest(name="eve"),
+        "SetUser": accounts_pb2.SetUserRequest(name="eve"),
+        "ListUsers": accounts_pb2.ListUsersRequest(),
+        "CreateToken": accounts_pb2.CreateTokenRequest(user="eve", scopes=[3]),
+        "ListTokens": accounts_pb2.ListTokensRequest(),
+        "RevokeToken": accounts_pb2.RevokeTokenRequest(id="0" * 16),
+    }
+
+
+WRITES = {"Upload", "Submit", "SubmitMany", "Cancel", "Replay"}
+ADMINS = {"AddUser", "SetUser", "ListUsers", "CreateToken", "ListTokens", "RevokeToken"}
+
+
+def test_the_calls_tried_here_are_all_that_there_are():
+    services = [
+        api_pb2.DESCRIPTOR.services_by_name["Api"],
+        accounts_pb2.DESCRIPTOR.services_by_name["Accounts"],
+    ]
+    assert set(all_calls()) == {each.name for one in services for each in one.methods}
+
+
+@pytest.mark.parametrize(
+    "secret", ["", "hunter2", "shoal_0000000000000000_", tokens.new().text], ids=range(4)
+)
+async def test_a_stranger_gets_no_call_through(stack, channel, secret):
+    stranger = User(channel, secret)
+    for method, request in all_calls().items():
+        code, details = await stranger.refusal(method, request)
+        assert code is CODE.UNAUTHENTICATED, method
+        assert "token" in details
+        assert not secret or secret not in details
+    assert stack.registry_logic.latest() == 0
+    assert not stack.members.users()
+
+
+async def test_a_wrong_secret_and_an_unknown_id_are_told_the_same(stack, channel):
+    good = tokens.parse(stack.token("ada"))
+    wrong = f"shoal_{good.id}_{tokens.new().text[SECRET:]}"
+    whoami = accounts_pb2.WhoAmIRequest()
+    first = await User(channel, wrong).refusal("WhoAmI", whoami)
+    assert first == await User(channel, tokens.new().text).refusal("WhoAmI", whoami)
+
+
+async def test_two_tokens_in_one_call_are_none(stack, channel):
+    ada = user_of(channel, stack, "ada")
+    ada._metadata *= 2
+    code, _ = await ada.refusal("WhoAmI", accounts_pb2.WhoAmIRequest())
+    assert code is CODE.UNAUTHENTICATED
+
+
+async def test_a_token_is_good_for_its_scopes_only(stack, channel):
+    reader = user_of(channel, stack, "ada", "jobs:read")
+    writer = user_of(channel, stack, "ada", "jobs:write")
+    for method, request in all_calls().items():
+        wants_no_scope = method in ("Applications", "WhoAmI")
+        for who, may in (
+            (reader, method not in WRITES | ADMINS),
+            (writer, method in WRITES or wants_no_scope),
+        ):
+            if may:
+                continue
+            code, details = await who.refusal(method, request)
+            assert code is CODE.PERMISSION_DENIED, method
+            assert "scope" not in details
+            assert "the token is not good for" in details
+    assert [each.name for each in stack.members.users()] == ["ada"]
+    assert (await reader("List", api_pb2.ListRequest())).jobs == []
+    assert (await writer.submit()).account == "ada"
+
+
+async def test_an_expired_token_and_a_disabled_user_are_refused_with_the_reason(stack, channel):
+    stale = user_of(channel, stack, "ada", valid=-1.0)
+    code, details = await stale.refusal("List", api_pb2.ListRequest())
+    assert (code, "expired" in details) == (CODE.UNAUTHENTICATED, True)
+    bob = user_of(channel, stack, "bob")
+    stack.members.put_user("bob", {}, disabled=True)
+    code, details = await bob.refusal("List", api_pb2.ListRequest())
+    assert (code, "disabled" in details) == (CODE.UNAUTHENTICATED, True)
+
+
+async def test_a_revoked_token_is_refused_within_the_time_that_answers_are_remembered(
+    stack, channel, clock
+):
+    admin = user_of(channel, stack, "root", "admin")
+    secret = stack.token("ada")
+    ada = User(channel, secret)
+    await ada("List", api_pb2.ListRequest())
+    request = accounts_pb2.RevokeTokenRequest(id=tokens.parse(secret).id)
+    revoked = (await admin("RevokeToken", request)).token
+    assert revoked.HasField("revoked_at")
+    # Remembered: this is what a revocation may take, and no longer.
+    await ada("List", api_pb2.ListRequest())
+    clock.now += TTL
+    code, details = await ada.refusal("List", api_pb2.ListRequest())
+    assert (code, "revoked" in details) == (CODE.UNAUTHENTICATED, True)
+    again = (await admin("RevokeToken", request)).token
+    assert again.revoked_at == revoked.revoked_at
+
+
+async def test_a_stream_ends_when_its_token_is_revoked(stack, channel, clock):
+    secret = stack.token("ada")
+    ada = User(channel, secret)
+    await ada.submit()
+    stub = api_pb2_grpc.ApiStub(channel)
+    call = stub.Watch(api_pb2.WatchRequest(), metadata=ada._metadata, timeout=TIMEOUT)
+    assert (await call.read()).event.state == job_pb2.STATE_SUBMITTED
+    stack.members.revoke(tokens.parse(secret).id)
+    clock.now += TTL
+    other = user_of(channel, stack, "ada")
+    await other.submit()
+
+    async def read_on():
+        while True:
+            await call.read()
+
+    with pytest.raises(grpc.RpcError) as caught:
+        await read_on()
+    assert caught.value.code() is CODE.UNAUTHENTICATED
+
+
+@pytest.fixture
+async def finished(stack, channel):
+    """A job of ada's that has published something, and one of hers that waits."""
+    ada = user_of(channel, stack, "ada")
+    manager = Manager(stack, finish=False)
+    await stack.serve_managers([manager])
+    job = await ada.submit()
+    await asyncio.wait_for(manager.began.wait(), TIMEOUT)
+    manager.write(job.id, b"hello\n")
+    await manager.succeed(job.id)
+    return ada, job.id
+
+
+async def test_anothers_job_is_one_that_does_not_exist(stack, channel, finished):
+    ada, theirs = finished
+    bob = user_of(channel, stack, "bob")
+    nobodys = str(uuid.uuid4())
+    requests = {
+        "Get": lambda job: api_pb2.GetRequest(id=job),
+        "Watch": lambda job: api_pb2.WatchRequest(job_id=job),
+        "Cancel": lambda job: api_pb2.CancelRequest(id=job),
+        "Replay": lambda job: api_pb2.ReplayRequest(id=job),
+        "Logs": lambda job: api_pb2.LogsRequest(job_id=job, stream=api_pb2.LOG_STREAM_STDOUT),
+        "Outputs": lambda job: api_pb2.OutputsRequest(job_id=job),
+        "Download": lambda job: api_pb2.DownloadRequest(job_id=job, name="nap.json"),
+    }
+    before = (await ada("Get", api_pb2.GetRequest(id=theirs))).job
+    for method, request in requests.items():
+        code, details = await bob.refusal(method, request(theirs))
+        assert code is CODE.NOT_FOUND, method
+        # Not a word more than of a job that never was.
+        missing = await bob.refusal(method, request(nobodys))
+        assert (code, details.replace(theirs, "")) == (missing[0], missing[1].replace(nobodys, ""))
+    assert (await ada("Get", api_pb2.GetRequest(id=theirs))).job == before
+    # The owner and an administrator get it all.
+    for who in (ada, user_of(channel, stack, "root", "admin")):
+        assert b"".join(each.data for each in await who("Logs", requests["Logs"](theirs))) == (
+            b"hello\n"
+        )
+        parts = await who("Download", requests["Download"](theirs))
+        assert b"".join(each.chunk for each in parts) == CONTENT
+        assert len(await who("Watch", requests["Watch"](theirs))) == 5
+
+
+async def test_lists_and_followers_show_ones_own_jobs(stack, channel):
+    ada, bob = user_of(channel, stack, "ada"), user_of(channel, stack, "bob")
+    admin = user_of(channel, stack, "root", "admin")
+    with_names = {"ada": ada, "bob": bob}
+    ids = {name: (await who.submit()).id for name, who in with_names.items()}
+    from_before, _ = stack.registry_logic.create("ada", "old", _spec())
+    for name, who in with_names.items():
+        for request in (api_pb2.ListRequest(), api_pb2.ListRequest(owner="ada")):
+            listed = {each.id for each in (await who("List", request)).jobs}
+            assert listed <= {ids[name]}
+        call = api_pb2_grpc.ApiStub(channel).Watch(
+            api_pb2.WatchRequest(), metadata=who._metadata, timeout=TIMEOUT
+        )
+        seen = {(await call.read()).event.job_id for _ in range(2)}
+        call.cancel()
+        assert seen == {ids[name]}
+    code, _ = await ada.refusal("Get", api_pb2.GetRequest(id=from_before.id))
+    assert code is CODE.NOT_FOUND
+    everything = {each.id for each in (await admin("List", api_pb2.ListRequest())).jobs}
+    assert everything == {*ids.values(), from_before.id}
+
+
+def _spec():
+    return job_pb2.JobSpec(application="nap@1.0", flavor="local", command=["true"])
+
+
+async def test_keys_are_each_users_own_and_those_from_before_are_not_taken_over(stack, channel):
+    ada, bob = user_of(channel, stack, "ada"), user_of(channel, stack, "bob")
+    first, second = await ada.submit(idempotency_key="k"), await bob.submit(idempotency_key="k")
+    assert first.id != second.id
+    assert (await ada.submit(idempotency_key="k")).id == first.id
+    # Left out or said, the owner is the same, and so is the request.
+    assert (await ada.submit(idempotency_key="k", owner="ada")).id == first.id
+    claimed, _ = stack.registry_logic.create("ada", "old", _spec())
+    with pytest.raises(grpc.RpcError) as caught:
+        await ada.submit(idempotency_key="old")
+    assert caught.value.code() is CODE.ALREADY_EXISTS
+    assert claimed.id not in caught.value.details()
+
+
+async def test_nobody_submits_in_anothers_name(stack, channel):
+    ada = user_of(channel, stack, "ada")
+    one = api_pb2.SubmitRequest(owner="bob", idempotency_key="k", application="nap")
+    code, details = await ada.refusal("Submit", one)
+    assert (code, "'bob'" in details) == (CODE.PERMISSION_DENIED, True)
+    code, details = await ada.refusal("SubmitMany", api_pb2.SubmitManyRequest(requests=[one]))
+    assert (code, "requests[0].owner" in details) == (CODE.PERMISSION_DENIED, True)
+    assert stack.registry_logic.latest() == 0
+
+
+async def test_anothers_upload_can_be_neither_named_nor_found_out(stack, channel):
+    ada, bob = user_of(channel, stack, "ada"), user_of(channel, stack, "bob")
+    theirs = (await ada("Upload", upload(b"secret"))).object
+    assert theirs.key.startswith("uploads/ada/")
+    file = job_pb2.FileRef(name="x", object=theirs)
+    guessed = job_pb2.FileRef(name="x", object=theirs)
+    guessed.object.key = theirs.key.replace("ada", "bob")
+    for given in (file, guessed):
+        request = api_pb2.SubmitRequest(application="nap", idempotency_key="k", inputs=[given])
+        code, _ = await bob.refusal("Submit", request)
+        assert code is CODE.INVALID_ARGUMENT
+
+
+async def test_administrators_make_users_and_tokens_which_work(stack, channel):
+    admin = user_of(channel, stack, "root", "admin")
+    await admin("AddUser", accounts_pb2.AddUserRequest(name="ada", quotas={"jobs_in_flight": 7}))
+    made = await admin(
+        "CreateToken", accounts_pb2.CreateTokenRequest(user="ada", scopes=[1, 2], label="laptop")
+    )
+    ada = User(channel, made.secret)
+    me = await ada("WhoAmI", accounts_pb2.WhoAmIRequest())
+    assert (me.user.name, me.user.effective.jobs_in_flight, me.token.label) == ("ada", 7, "laptop")
+    assert me.token == made.token
+    assert (await ada.submit()).account == "ada"
+    changed = await admin(
+        "SetUser", accounts_pb2.SetUserRequest(name="ada", quotas={"submits_per_minute": 1})
+    )
+    assert changed.user.effective.jobs_in_flight == stack.members.quotas.jobs_in_flight
+    listed = (await admin("ListTokens", accounts_pb2.ListTokensRequest(user="ada"))).tokens
+    assert [each.id for each in listed] == [made.token.id]
+    # Nothing of the secret is in the store.
+    secret = made.secret[SECRET:].encode()
+    database = stack.store._engine.url.database
+    stored = b"".join(path.read_bytes() for path in _files(database) if path.is_file())
+    assert made.token.id.encode() in stored
+    assert secret not in stored
+
+
+def _files(database):
+    from pathlib import Path
+
+    return Path(database).parent.glob("registry.db*")
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "code", "words"),
+    [
+        ("AddUser", {"name": "../x"}, CODE.INVALID_ARGUMENT, "name"),
+        ("AddUser", {"name": "a" * 65}, CODE.INVALID_ARGUMENT, "64"),
+        ("AddUser", {"name": "root"}, CODE.ALREADY_EXISTS, "users set"),
+        ("SetUser", {"name": "eve"}, CODE.NOT_FOUND, "users add eve"),
+        ("CreateToken", {"user": "eve", "scopes": [1]}, CODE.NOT_FOUND, "users add eve"),
+        ("CreateToken", {"user": "root"}, CODE.INVALID_ARGUMENT, "scopes"),
+        ("CreateToken", {"user": "root", "scopes": [9]}, CODE.INVALID_ARGUMENT, "scopes[0]"),
+        ("RevokeToken", {"id": "zz"}, CODE.INVALID_ARGUMENT, "16"),
+        ("RevokeToken", {"id": "0" * 16}, CODE.NOT_FOUND, "tokens list"),
+    ],
+)
+async def test_mistakes_of_administrators_are_named(stack, channel, method, request_, code, words):
+    admin = user_of(channel, stack, "root", "admin")
+    found, details = await admin.refusal(
+        method, getattr(accounts_pb2, f"{method}Request")(**request_)
+    )
+    assert (found, words in details) == (code, True)
+
+
+async def test_the_registry_is_asked_once_for_many_calls(stack, channel, clock):
+    ada = user_of(channel, stack, "ada")
+    asked = []
+    check = stack.members.check
+
+    def counting(*arguments):
+        asked.append(arguments)
+        return check(*arguments)
+
+    stack.members.check = counting
+    for _ in range(3):
+        await asyncio.gather(*(ada("List", api_pb2.ListRequest()) for _ in range(20)))
+    assert len(asked) == 1
+    clock.now += TTL
+    await ada("List", api_pb2.ListRequest())
+    assert len(asked) == 2
+
+
+async def test_an_open_gateway_has_no_users(tmp_path):
+    async with running(tmp_path) as stack:
+        anybody = User(stack.raw("api"), "")
+        code, details = await anybody.refusal("WhoAmI", accounts_pb2.WhoAmIRequest())
+        assert (code, "--users required" in details) == (CODE.FAILED_PRECONDITION, True)
+        job = await anybody.submit(owner="ada")
+        assert (job.owner, job.account) == ("ada", "")
+        assert (await anybody("Get", api_pb2.GetRequest(id=job.id))).job.id == job.id

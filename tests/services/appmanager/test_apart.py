@@ -1,0 +1,458 @@
+"""Jobs with accounts of their own: what one can't do to another, to its manager, or to the host.
+
+They run as root, where managers give accounts, in a directory that every account can reach, with
+the system's interpreter, which every account can run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+
+import pytest
+
+from shoal_gateway.appmanager import apart, beneath
+from shoal_gateway.appmanager.apart import Accounts, ApartError
+from shoal_gateway.appmanager.logic import AppManager
+from shoal_gateway.appmanager.offers import Input
+from shoal_gateway.appmanager.ports import Ended
+from tests.services.appmanager.host import Host
+from tests.support.waiting import eventually
+
+PYTHON = "/usr/bin/python3"
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 or not Path(PYTHON).exists() or shutil.which("setpriv") is None,
+    reason="accounts are given by root only, to programs that all can run",
+)
+
+
+class ApartHost(Host):
+    """A host whose jobs have accounts."""
+
+    def __init__(self, root, accounts):
+        super().__init__(root)
+        self.accounts = accounts
+
+    def open(self, slots=3, lease=2.0):
+        self.manager = AppManager(
+            self.registry,
+            self.objects,
+            root=self.root,
+            flavor="local",
+            slots=slots,
+            lease=lease,
+            python=PYTHON,
+            accounts=self.accounts,
+        )
+        self.manager.open()
+        return self.manager
+
+    def said(self, job_id):
+        """What a job wrote to standard output."""
+        objects = self.objects.list(f"jobs/{job_id}/")
+        parts = [each.key for each in objects if "/logs/stdout/" in each.key]
+        return b"".join(b"".join(self.objects.get(key)) for key in parts).decode()
+
+    def outcome(self, code, **facts):
+        """How a job ended, and what it wrote."""
+        job_id = self.python(code, **facts)
+        result = self.report(job_id)
+        return result, self.said(job_id)
+
+
+@pytest.fixture
+def host():
+    root = Path(tempfile.mkdtemp(prefix="shoal-apart-", dir="/tmp"))
+    (root / "secret").write_text("of the manager's")
+    (root / "apps" / "test").mkdir(parents=True)
+    (root / "apps" / "test" / "calls.py").write_text(CALLS)
+    accounts = apart.accounts_for("auto", root, PYTHON, 64)
+    assert accounts is not None
+    made = ApartHost(root, accounts)
+    before = os.umask(0o077)
+    yield made
+    made.close()
+    os.umask(before)
+    shutil.rmtree(root)
+
+
+CALLS = """
+import os
+
+def who():
+    print(os.getuid(), os.getgroups())
+    return os.getcwd()
+
+def read(path):
+    return open(path).read()
+
+def swarm():
+    children = []
+    try:
+        while True:
+            pid = os.fork()
+            if not pid:
+                import time; time.sleep(60)
+            children.append(pid)
+    except BlockingIOError:
+        return len(children)
+"""
+
+# Writes a secret, says where it is, and stays until it is told.
+KEEP = """
+import os, time
+open("private", "w").write("of A")
+print(os.path.realpath("private"), flush=True)
+while not os.path.exists("/tmp/%s"): time.sleep(0.05)
+"""
+
+# Says what came of reading each path, and of listing each directory.
+SPY = """
+import os, sys
+for path in sys.argv[1:]:
+    for what in (lambda: open(path).read(), lambda: os.listdir(path)):
+        try:
+            print("GOT", path, what())
+        except (IsADirectoryError, NotADirectoryError):
+            pass
+        except OSError as error:
+            print("no", path, error.errno)
+"""
+
+
+@needs_root
+def test_a_job_can_read_neither_anothers_directory_nor_the_managers_files(host):
+    host.open()
+    mark = uuid.uuid4().hex
+    first = host.python(KEEP % mark)
+    place = Path(eventually(lambda: host.said(first).strip(), what="A's word"))
+    attempt = place.parent.parent
+    assert place.read_text() == "of A"
+    wanted = [
+        place,
+        place.parent,
+        attempt,
+        attempt / "spec.json",
+        attempt / "claim.json",
+        attempt / "stdout",
+        attempt.parent,
+        host.root,
+        host.root / "secret",
+        host.root / "ledger.jsonl",
+        host.root / "objects",
+        f"/proc/{host.pid(first)}/environ",
+    ]
+    spy_id, answer = host.start("{python}", "-c", SPY, *map(str, wanted))
+    assert answer.verdict == "started"
+    host.report(spy_id)
+    said = host.said(spy_id)
+    assert "GOT" not in said
+    assert said.count("no ") >= len(wanted)
+    (Path("/tmp") / mark).touch()
+    try:
+        assert host.report(first).ended is Ended.SUCCEEDED
+    finally:
+        (Path("/tmp") / mark).unlink()
+
+
+@needs_root
+def test_a_job_is_nobody_and_can_write_nowhere_but_in_its_directory(host):
+    host.open()
+    code = """
+import os
+print(os.getresuid(), os.getresgid(), os.getgroups(), oct(os.umask(0)))
+print(open("/proc/self/status").read())
+print(sorted(os.listdir("/proc/self/fd")))
+open("mine", "w").write("x"); print("x", file=open("/dev/stderr", "w"))
+for path in ("../x", "../stdout.2", "/var/x", "/run/shoal/uids/x", "../../../secret"):
+    try:
+        open(path, "w"); print("WROTE", path)
+    except OSError: pass
+try: os.setuid(0); print("ROOT")
+except PermissionError: pass
+"""
+    result, said = host.outcome(code, outputs=("mine",))
+    assert result.ended is Ended.SUCCEEDED, result
+    uid = int(said.split("(")[1].split(",")[0])
+    assert uid in apart.DEFAULT_UIDS
+    assert said.startswith(f"({uid}, {uid}, {uid}) ({uid}, {uid}, {uid}) [] 0o22")
+    assert "NoNewPrivs:\t1" in said
+    assert "CapEff:\t0000000000000000" in said
+    assert "WROTE" not in said
+    assert "ROOT" not in said
+    # Standard streams, and the directory that is being listed.
+    assert "['0', '1', '2', '3']" in said
+    (name, stored) = result.files[0]
+    assert (name, b"".join(host.objects.get(stored.key))) == ("mine", b"x")
+
+
+@needs_root
+def test_inputs_are_the_jobs_own(host):
+    host.open()
+    data = b"1,2\n"
+    digest = hashlib.sha256(data).hexdigest()
+    host.objects.put("uploads/x", [data])
+    result, said = host.outcome(
+        "import os; open('in/a', 'a').write('3'); os.rename('in/a', 'b'); print(open('b').read())",
+        inputs=(Input("in/a", "uploads/x", digest),),
+        outputs=("b",),
+    )
+    assert (result.ended, said) == (Ended.SUCCEEDED, "1,2\n3\n")
+
+
+BOMB = """
+import os, sys, time
+count = 0
+while True:
+    try:
+        if os.fork():
+            count += 1
+        else:
+            count = 0
+    except BlockingIOError:
+        os.write(1, b"FULL ")
+        time.sleep(0.05)
+"""
+
+
+@needs_root
+def test_a_fork_bomb_stays_small_and_leaves_nothing(host):
+    host.open()
+    bomb = host.python(BOMB, wall_seconds=3.0)
+    eventually(lambda: "FULL" in host.said(bomb), what="the bound")
+    uid = _uid_of(host, bomb)
+    counted = eventually(lambda: len(_processes_of(uid)), what="its processes")
+    assert counted <= 64
+    # The manager lives and works; others' jobs run beside it.
+    result, said = host.outcome("print('beside it')")
+    assert (result.ended, said) == (Ended.SUCCEEDED, "beside it\n")
+    assert host.report(bomb).ended is Ended.FAILED
+    assert "limit of 3 s" in host.report(bomb).reason
+    assert _processes_of(uid) == []
+
+
+def _uid_of(host, job_id):
+    (attempt,) = host.root.glob(f"attempts/local/{job_id}.*")
+    return (attempt / "work").stat().st_uid
+
+
+def _processes_of(uid):
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and entry.stat().st_uid == uid:
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+@needs_root
+def test_the_directory_is_closed_before_the_account_is_anothers(host):
+    """A job's account is free when it has ended; what it left is not for the next one."""
+    host.open()
+    mark = Path("/tmp") / uuid.uuid4().hex
+    job_id = host.python(KEEP % mark.name)
+    (attempt,) = host.root.glob(f"attempts/local/{job_id}.*")
+    uid = (attempt / "work").stat().st_uid
+    # So that the manager can't report its end, and so keeps the directory.
+    host.registry.away = True
+    mark.touch()
+    try:
+        eventually((attempt / "exit.json").exists, what="its end")
+    finally:
+        mark.unlink()
+    seen = attempt.stat()
+    assert (seen.st_uid, seen.st_gid, stat.S_IMODE(seen.st_mode)) == (0, 0, 0o700)
+    assert uid in apart.DEFAULT_UIDS
+    host.registry.away = False
+    host.report(job_id)
+
+
+@needs_root
+def test_the_next_manager_adopts_a_job_with_its_account(host):
+    host.open()
+    mark = Path("/tmp") / uuid.uuid4().hex
+    job_id = host.python(KEEP % mark.name, outputs=("private",))
+    eventually(lambda: host.said(job_id), what="its word")
+    uid = _uid_of(host, job_id)
+    host.manager.close()
+    host.open()
+    # Its account is held by its supervisor alone, and nobody else gets it.
+    with pytest.raises(OSError, match="all 1 accounts"):
+        Accounts(range(uid, uid + 1)).lend()
+    mark.touch()
+    try:
+        result = host.report(job_id)
+    finally:
+        mark.unlink()
+    assert result.ended is Ended.SUCCEEDED
+    assert b"".join(host.objects.get(result.files[0][1].key)) == b"of A"
+
+    def free_again():
+        try:
+            Accounts(range(uid, uid + 1)).lend().close()
+        except OSError:
+            return False
+        return True
+
+    eventually(free_again, what="its account")
+
+
+@needs_root
+def test_functions_have_accounts_too_and_stay_within_their_bounds(host):
+    host.open()
+
+    def call(function, **parameters):
+        offer = host.offer(
+            function=f"calls:{function}",
+            outputs=("result.json",),
+            parameters=tuple(parameters.items()),
+        )
+        # Workers take a moment to be there.
+        eventually(lambda: host.manager.start([offer])[0].verdict == "started", what="a worker")
+        result = host.report(offer.job_id)
+        return result, host.said(offer.job_id), result.files
+
+    result, said, files = call("who")
+    assert result.ended is Ended.SUCCEEDED, result
+    assert int(said.split()[0]) in apart.DEFAULT_UIDS
+    assert said.endswith("[]\n")
+    where = b"".join(host.objects.get(files[0][1].key)).decode().strip().strip('"')
+    assert where.startswith(str(host.root / "pool" / "local"))
+    result, _, _ = call("read", path=str(host.root / "secret"))
+    assert (result.ended, "PermissionError" in result.reason) == (Ended.FAILED, True)
+    result, _, files = call("swarm")
+    assert result.ended is Ended.SUCCEEDED, result
+    assert int(b"".join(host.objects.get(files[0][1].key))) < 64
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["x = bytearray(1 << 40)", "x = [bytes(1 << 20) for _ in range(10000)]"],
+    ids=["at once", "bit by bit"],
+)
+def test_a_memory_hog_fails_with_a_word_why_and_the_manager_lives(tmp_path, code):
+    host = Host(tmp_path)
+    host.open()
+    try:
+        job_id = host.python(code, memory_mib=200)
+        result = host.report(job_id)
+        assert (result.ended, result.exit_code) == (Ended.FAILED, 1)
+        assert "its memory limit of 200 MiB" in result.reason
+        failed = host.report(host.python("raise SystemExit(3)", memory_mib=200))
+        assert "memory" not in failed.reason
+    finally:
+        host.close()
+
+
+@needs_root
+def test_an_account_is_lent_once_and_free_again_when_its_last_holder_ends(tmp_path):
+    accounts = Accounts(range(70_000, 70_003), locks=tmp_path / "locks")
+    accounts.open()
+    others = Accounts(range(70_000, 70_003), locks=tmp_path / "locks")
+    lent = [each.lend() for each in (accounts, others, accounts)]
+    assert {each.uid for each in lent} == {70_000, 70_001, 70_002}
+    with pytest.raises(OSError, match="all 3 accounts"):
+        others.lend()
+    inherited = os.dup(lent[0].descriptor)
+    lent[0].close()
+    with pytest.raises(OSError, match="all 3 accounts"):
+        others.lend()
+    os.close(inherited)
+    assert others.lend().uid == lent[0].uid
+
+
+def test_where_accounts_cannot_be_given_it_is_said_and_a_named_range_is_refused(tmp_path, caplog):
+    # A directory that others can't enter, as pytest's are.
+    root = tmp_path / "host"
+    assert apart.accounts_for("auto", root, sys.executable, 64) is None
+    assert "jobs run as this manager's account" in caplog.text
+    assert "docs/users.md" in caplog.text
+    with pytest.raises(ApartError):
+        apart.accounts_for("200000-200010", root, sys.executable, 64)
+    assert apart.accounts_for("manager", root, sys.executable, 64) is None
+
+
+@pytest.mark.parametrize("text", ["", "x", "5", "10-20", "3000-2000", "0-70000", "-", "1000-"])
+def test_what_is_no_range_of_accounts_is_refused(text):
+    with pytest.raises(ValueError, match=r"upwards|neither"):
+        apart.parse(text)
+
+
+class TestBeneath:
+    """What is opened below a directory that a job has filled."""
+
+    @pytest.fixture
+    def work(self, tmp_path):
+        (tmp_path / "secret").write_text("not the job's")
+        made = tmp_path / "work"
+        (made / "sub").mkdir(parents=True)
+        (made / "sub" / "file").write_text("the job's")
+        return made
+
+    def read(self, work, name, **options):
+        with os.fdopen(beneath.opened(work, name, **options)) as file:
+            return file.read()
+
+    def test_files_and_links_that_stay_below_are_opened(self, work):
+        (work / "link").symlink_to("sub/file")
+        (work / "away").symlink_to(work / "sub")
+        for name in ("sub/file", "link", "away/file"):
+            assert self.read(work, name) == "the job's"
+
+    @pytest.mark.parametrize(
+        "target", ["/etc/passwd", "../secret", "sub/../../secret", "/proc/self/environ", "."]
+    )
+    def test_links_that_lead_out_are_not(self, work, target):
+        (work / "x").symlink_to(target)
+        (work / "d").symlink_to(Path(target).parent)
+        for name in ("x", f"d/{Path(target).name}"):
+            with pytest.raises(OSError):  # noqa: PT011 - whichever it is
+                self.read(work, name)
+
+    def test_what_is_no_plain_file_is_not(self, work):
+        os.mkfifo(work / "pipe")
+        for name in ("pipe", "sub", "missing"):
+            with pytest.raises(OSError):  # noqa: PT011 - whichever it is
+                self.read(work, name)
+
+    def test_a_link_that_is_put_in_place_after_the_look_is_not_followed(self, work, monkeypatch):
+        real = os.path.realpath
+
+        def late(path):
+            found = real(path)
+            if str(path).endswith("sub/file"):
+                shutil.rmtree(work / "sub")
+                (work / "sub").symlink_to(work.parent)
+                (work.parent / "file").write_text("not the job's")
+            return found
+
+        monkeypatch.setattr(os.path, "realpath", late)
+        with pytest.raises(OSError):  # noqa: PT011 - whichever it is
+            self.read(work, "sub/file")
+
+    @needs_root
+    def test_a_hard_link_to_anothers_file_is_not(self, work):
+        os.link(work.parent / "secret", work / "hard")
+        os.chown(work / "sub" / "file", 70_000, 70_000)
+        assert self.read(work, "sub/file", owner=70_000) == "the job's"
+        with pytest.raises(FileNotFoundError):
+            self.read(work, "hard", owner=70_000)
+
+    def test_new_files_are_made_and_links_in_the_way_are_not_followed(self, work):
+        os.close(beneath.created(work, "a/b/c"))
+        assert (work / "a" / "b" / "c").is_file()
+        (work / "x").symlink_to(work.parent / "secret")
+        (work / "d").symlink_to(work.parent)
+        for name in ("x", "d/secret", "a/b/c", "sub"):
+            with pytest.raises(OSError):  # noqa: PT011 - whichever it is
+                beneath.created(work, name)
+        assert (work.parent / "secret").read_text() == "not the job's"
