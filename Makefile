@@ -8,10 +8,10 @@ SEED ?= 1
 SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test bench bench-drain bench-jobs bench-queue bench-scale demo experiments experiment-capacity fuzz simulate protos lock clean
+.PHONY: help setup check format test test-containers bench bench-drain bench-jobs bench-queue bench-scale demo experiments experiment-capacity fuzz simulate protos lock terraform-check clean
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 $(VENV)/.stamp: requirements/lock.txt pyproject.toml scripts/setup.sh $(wildcard requirements/flavor-*.txt)
 	@PYTHON="$(PYTHON)" scripts/setup.sh
@@ -25,12 +25,21 @@ check: setup ## Format, lint, types, import rules, generated code, issue numbers
 format: setup ## Let ruff format and mend what it can
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
+terraform-check: setup ## Terraform's format and tests, then both examples applied to a moto server and destroyed; 6 minutes
+	@scripts/terraform.sh check
+	@SHOAL_TERRAFORM=full $(BIN)/python -m pytest -n 2 tests/terraform tests/integration/test_terraform.py
+
 test: setup ## All tests: unit, property, integration with real ZooKeeper and real processes
 	@scripts/test.sh $(ARGS)
 
 fuzz: setup ## Random and mutated requests to every method of real services: make fuzz [SECONDS=300]
 	@scripts/system.sh zookeeper
 	@SHOAL_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q tests/fuzz
+
+test-containers: setup ## Build the image, run 3 containers of each service, kill them under load; needs root, installs docker.io
+	@scripts/system.sh zookeeper docker
+	@scripts/wheels.sh
+	@SHOAL_CONTAINERS=3 SHOAL_CONTAINER_JOBS=100 $(BIN)/python -m pytest tests/integration/test_containers.py tests/integration/test_compose.py $(ARGS)
 
 bench: setup ## Shoal against grpc's round robin, HAProxy and nginx: make bench [ARGS="--only latency"]
 	@for each in zookeeper haproxy nginx; do \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Looks for the system packages that the named purposes need, installs them where that is allowed
-# (apt-get as root) and else says in one sentence what to install.  Usage: system.sh python|zookeeper|postgres|curator|dig|redis|haproxy|nginx …
+# (apt-get as root) and else says in one sentence what to install.  Usage: system.sh python|zookeeper|postgres|curator|dig|docker|redis|haproxy|nginx …
 set -euo pipefail
 
 missing=()
@@ -28,6 +28,9 @@ for purpose in "$@"; do
       for part in discovery recipes; do
         compgen -G "/usr/share/java/curator-*$part.jar" >/dev/null || missing+=("libcurator-$part-java")
       done
+      ;;
+    docker)
+      command -v dockerd >/dev/null 2>&1 || [ -x /usr/sbin/dockerd ] || missing+=(docker.io)
       ;;
     redis)
       command -v redis-server >/dev/null 2>&1 || missing+=(redis-server)

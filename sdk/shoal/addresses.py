@@ -54,6 +54,31 @@ def advertised(bind: str, advertise: str | None) -> tuple[str, int | None]:
     return host, port
 
 
+def towards(hosts: str) -> str:
+    """The address of this machine that it reaches others from, by its routes; nothing is sent.
+
+    Args:
+        hosts: ``host:port``, several with commas, the first that has a route counts; ``tls://`` may
+            stand before them and a chroot follow, so that ZooKeeper's address will do.
+
+    Raises:
+        OSError: no way leads to any of them; says why for each.
+    """
+    failed = []
+    for each in hosts.removeprefix("tls://").partition("/")[0].split(","):
+        try:
+            host, port = split_address(each.strip())
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+            for family, kind, protocol, _, where in found:
+                with socket.socket(family, kind, protocol) as probe:
+                    # Of a datagram socket this only chooses the route.
+                    probe.connect(where)
+                    return str(probe.getsockname()[0])
+        except (OSError, ValueError) as error:
+            failed.append(f"{each.strip()}: {error}")
+    raise OSError(f"no way leads to {'; '.join(failed)}")
+
+
 def exclusive(options: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
     """Server options with ports that are not shared: else a second bind succeeds silently."""
     return list({"grpc.so_reuseport": 0, **dict(options)}.items())

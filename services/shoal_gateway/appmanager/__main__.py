@@ -27,13 +27,12 @@ EXAMPLES = """
       --root /var/lib/shoal/host --objects file:///var/lib/shoal/objects
   build/flavors/local-legacy/bin/python -m shoal_gateway.appmanager --flavor local-legacy \\
       --zookeeper zk1:2181/gateway --bind 127.0.2.1:0 --host host-2 --slots 4 \\
-      --root /var/lib/shoal/host --objects file:///var/lib/shoal/objects
+      --root /var/lib/shoal/host --objects s3://my-bucket/objects
 """
 
 
-def serve(options: runtime.Common, parsed: argparse.Namespace) -> None:
+def serve(options: runtime.Common, parsed: argparse.Namespace, objects: ObjectStore) -> None:
     """Manages jobs until told to stop; what runs then is left to the next manager."""
-    objects = ObjectStore.open(parsed.objects)
     # Not resolved: the interpreter of a virtual environment is a link.
     python = sys.executable
     accounts = apart.accounts_for(
@@ -73,6 +72,7 @@ def serve(options: runtime.Common, parsed: argparse.Namespace) -> None:
                     "jobs_as": "manager" if accounts is None else "own accounts",
                 },
                 **options.identity(),
+                **options.door("appmanager"),
             )
             appmanager_pb2_grpc.add_AppManagerServicer_to_server(
                 AppManagerServicer(
@@ -80,7 +80,9 @@ def serve(options: runtime.Common, parsed: argparse.Namespace) -> None:
                 ),
                 server,
             )
-            server.run(directory, bind=options.bind, advertise=options.advertise)
+            server.run(
+                directory, bind=options.bind, advertise=options.advertise, alive=manager.alive
+            )
         finally:
             manager.close()
 
@@ -130,12 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="this host's own directory: attempts, ledger, installed applications",
     )
-    parser.add_argument(
-        "--objects",
-        required=True,
-        metavar="URL",
-        help="where inputs, outputs and logs are kept: file:///var/lib/shoal/objects",
-    )
+    runtime.objects_option(parser)
     parser.add_argument(
         "--lease",
         type=_lease,
@@ -176,9 +173,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     options = runtime.common_options(parsed)
     runtime.configure_logging(options.log_level)
+    objects = runtime.open_objects(parser, parsed.objects)
     try:
-        serve(options, parsed)
-    except (apart.ApartError, ValueError) as error:
+        serve(options, parsed, objects)
+    except apart.ApartError as error:
         parser.exit(1, f"{parser.prog}: --jobs-as: {error}\n")
     return 0
 

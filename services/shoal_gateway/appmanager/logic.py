@@ -41,6 +41,9 @@ logger = logging.getLogger(__name__)
 LOGS_EVERY = 0.5
 # Renewals in one lease: one may be lost, and one be late.
 RENEWALS = 4
+# A renewer that has not come round for so much longer than a lease, seconds, hangs: a registry that
+# is away costs each of its calls a third of a lease.
+HANGS = 60.0
 # Exit code after a defect of ours: EX_SOFTWARE of sysexits.h.
 EXIT_BROKEN = 70
 
@@ -85,6 +88,7 @@ class AppManager:
         self._leash = attempts.leash_of(lease) if leash is None else leash
         # Set when the renewer is not to wait any longer.
         self._hurry = threading.Event()
+        self._kept_at = time.monotonic()
         self._python = python
         self._lock = threading.Lock()
         self._runners: dict[str, Runner] = {}
@@ -175,6 +179,11 @@ class AppManager:
         """Jobs running ÷ slots, at most 1: an adopted job may be one too many."""
         with self._lock:
             return min(1.0, (self.slots - self._free()) / self.slots)
+
+    def alive(self) -> bool:
+        """Whether leases are kept. It does not return where a lock is held for ever."""
+        with self._lock:
+            return time.monotonic() - self._kept_at < self._lease + HANGS
 
     def running(self) -> list[Runner]:
         """Commands that run here now."""
@@ -326,6 +335,7 @@ class AppManager:
 
     def _keep_leases(self) -> None:
         while True:
+            self._kept_at = time.monotonic()
             self._hurry.wait(self._lease / RENEWALS)
             # Before anything is looked at: who sets it from here on is heard in the next round.
             self._hurry.clear()

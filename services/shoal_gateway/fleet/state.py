@@ -56,6 +56,7 @@ class FleetState:
         store: What the registry keeps jobs in: "sqlite" or "postgres".
         require_signed: Whether the api refuses unsigned jobs.
         users: Whether the api asks callers for tokens: "open" or "required".
+        certificates: Directory of `shoal certs` whose certificates all have; empty: plain text.
         hosts: Loopback address of each host.
         replicas: By id.
     """
@@ -67,6 +68,7 @@ class FleetState:
     store: str = "sqlite"
     require_signed: bool = False
     users: str = "open"
+    certificates: str = ""
     hosts: dict[str, str] = field(default_factory=dict)
     replicas: dict[str, ReplicaState] = field(default_factory=dict)
 

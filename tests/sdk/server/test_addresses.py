@@ -4,7 +4,7 @@ import socket
 import pytest
 
 import shoal
-from shoal.addresses import advertised, bound, exclusive, split_address
+from shoal.addresses import advertised, bound, exclusive, split_address, towards
 
 
 @pytest.mark.parametrize(
@@ -107,3 +107,14 @@ def test_a_port_that_is_taken_on_one_of_a_names_addresses_is_not_shared(monkeypa
             bound(f"my-host:{port}", lambda: port)
         # A number means itself.
         assert bound(f"127.0.0.1:{port}", lambda: port) == port
+
+
+def test_the_address_towards_others_is_that_of_the_route():
+    assert towards("127.0.0.1:2181,127.0.2.1:2181/gateway") == "127.0.0.1"
+    # The first that has a route.
+    assert towards("nonsense,127.0.0.1:2181") == "127.0.0.1"
+
+
+def test_where_no_way_leads_anywhere_each_reason_is_told():
+    with pytest.raises(OSError, match=r"no way leads to nonsense: .*; host:99999: "):
+        towards("nonsense,host:99999/gateway")

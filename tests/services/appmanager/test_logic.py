@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 
-from shoal_gateway.appmanager import supervisor
+from shoal_gateway.appmanager import logic, supervisor
 from shoal_gateway.appmanager.offers import Input
 from shoal_gateway.appmanager.ports import Ended, Held, TakenError
 from shoal_gateway.objectstore import ObjectStoreError
@@ -298,3 +298,15 @@ def test_another_lease_is_renewed_for_at_once_and_jobs_that_start_get_its_leash(
         )
     }
     assert leashes == {job_id: 3 * 2400.0 + 15.0, later: 99.0}
+
+
+def test_a_manager_whose_renewer_hangs_no_longer_says_that_it_lives(host, monkeypatch):
+    monkeypatch.setattr(logic, "HANGS", 0.3)
+    manager = host.open()
+    assert manager.alive()
+    go, renew = threading.Event(), host.registry.renew
+    monkeypatch.setattr(host.registry, "renew", lambda leases: (go.wait(30), renew(leases))[1])
+    host.python(STAY)
+    eventually(lambda: not manager.alive(), what="a manager that is given up")
+    go.set()
+    eventually(manager.alive, what="a manager that lives")
