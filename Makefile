@@ -32,14 +32,14 @@ terraform-check: setup ## Terraform's format and tests, then both examples appli
 test: setup ## All tests: unit, property, integration with real ZooKeeper and real processes
 	@scripts/test.sh $(ARGS)
 
+fuzz: setup ## Random and mutated requests to every method of real services: make fuzz [SECONDS=300]
+	@scripts/system.sh zookeeper
+	@SHOAL_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q tests/fuzz
+
 test-containers: setup ## Build the image, run 3 containers of each service, kill them under load; needs root, installs docker.io
 	@scripts/system.sh zookeeper docker
 	@scripts/wheels.sh
 	@SHOAL_CONTAINERS=3 SHOAL_CONTAINER_JOBS=100 $(BIN)/python -m pytest tests/integration/test_containers.py tests/integration/test_compose.py $(ARGS)
-
-fuzz: setup ## Random and mutated requests to every method of real services: make fuzz [SECONDS=300]
-	@scripts/system.sh zookeeper
-	@SHOAL_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q tests/fuzz
 
 bench: setup ## Shoal against grpc's round robin, HAProxy and nginx: make bench [ARGS="--only latency"]
 	@for each in zookeeper haproxy nginx; do \

@@ -131,7 +131,7 @@ def test_a_lock_that_is_lost_leaves_no_node_in_a_session_that_lives_on(two, oper
     assert two[0]._session.connected
 
 
-def test_it_outlives_a_lost_connection_within_the_session(zookeeper, chroot, directories):
+def test_it_outlives_a_lost_connection_within_the_session(zookeeper, chroot, directories, operator):
     with FaultProxy(zookeeper.hosts) as proxy:
         directory = directories(f"{proxy.address}/{chroot.partition('/')[2]}")
         lock = shoal.Lock(directory, "x")
@@ -152,8 +152,7 @@ def test_it_outlives_a_lost_connection_within_the_session(zookeeper, chroot, dir
         assert not lock.lost.is_set()
         # Its node is watched again: of what the first watch saw nothing is left.
         eventually(lambda: client._data_watchers)
-        operated = directories()
-        operated.desk().client.delete(lock._tenure.path)
+        operator.delete(lock._tenure.path)
         assert lock.lost.wait(30)
         assert not lock.release()
         assert lock.acquire(30) > fence

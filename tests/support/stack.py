@@ -111,7 +111,8 @@ class Stack:
                 MembersServicer(self.members, servicer),
             ),
         )
-        self.registry = registry_pb2_grpc.RegistryStub(self.channel("registry"))
+        self.to_registry = self.channel("registry")
+        self.registry = registry_pb2_grpc.RegistryStub(self.to_registry)
 
         executor = self._stack.enter_context(ThreadPoolExecutor(8))
         client = RegistryClient(self.registry)
@@ -120,7 +121,7 @@ class Stack:
         self._background(feed.run())
         self._background(hints.run())
         self.tails = Tails(LogSegments(self.objects), executor)
-        accounts = AccountsClient(registry_accounts_pb2_grpc.AccountsStub(self.channel("registry")))
+        accounts = AccountsClient(registry_accounts_pb2_grpc.AccountsStub(self.to_registry))
         callers = Callers(accounts.whose if self._users else None, now=self._clock)
         api = ApiServicer(
             self._catalogue,

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import grpc
+
 from shoal_gateway import tokens
 from shoal_gateway.api.callers import ADMIN, Caller, Callers
 from shoal_gateway.convert import duration
-from shoal_gateway.errors import PreconditionError
+from shoal_gateway.errors import PreconditionError, QuotaError
 from shoal_gateway.status import speaks_status
 from shoal_gateway.tokens import Token
 from shoal_protos.gateway.api.v1 import accounts_pb2, accounts_pb2_grpc
@@ -37,9 +39,19 @@ class AccountsClient:
         return (await self.stub.CheckToken(request, timeout=CALL_TIMEOUT)).token
 
     async def charge(self, user: str, count: int) -> None:
-        """Counts bytes that a user is about to store."""
+        """Counts bytes that a user is about to store.
+
+        Raises:
+            QuotaError: they exceed the user's quota.
+            grpc.RpcError: the registry could not count them.
+        """
         request = stored_pb2.ChargeRequest(user=user, bytes=count)
-        await self.stub.Charge(request, timeout=CALL_TIMEOUT)
+        try:
+            await self.stub.Charge(request, timeout=CALL_TIMEOUT)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
+                raise
+            raise QuotaError("bytes_per_day", error.details() or "quota bytes_per_day") from error
 
 
 @speaks_status

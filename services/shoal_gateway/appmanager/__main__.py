@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     objects = runtime.open_objects(parser, parsed.objects)
     try:
         serve(options, parsed, objects)
-    except (apart.ApartError, ValueError) as error:
+    except apart.ApartError as error:
         parser.exit(1, f"{parser.prog}: --jobs-as: {error}\n")
     return 0
 

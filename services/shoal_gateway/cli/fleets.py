@@ -24,6 +24,9 @@ def up(
     require_signed: Annotated[
         bool, typer.Option("--require-signed", help="Refuse jobs that nobody has signed.")
     ] = False,
+    users: Annotated[
+        Users, typer.Option(help="Whether callers need a token, and see their own jobs only.")
+    ] = Users.OPEN,
     tls: Annotated[
         bool,
         typer.Option(
@@ -33,9 +36,6 @@ def up(
     certs: Annotated[
         Path | None, typer.Option(help="The same with those in a directory of `shoal certs`.")
     ] = None,
-    users: Annotated[
-        Users, typer.Option(help="Whether callers need a token, and see their own jobs only.")
-    ] = Users.OPEN,
 ) -> None:
     """Start a local fleet: ZooKeeper, hosts, and a replica of each service on each host.
 
@@ -52,9 +52,9 @@ def up(
                 ensemble=ensemble,
                 store=store.value,
                 require_signed=require_signed,
+                users=users.value,
                 tls=tls,
                 certificates=certs,
-                users=users.value,
             )
         except (KeyboardInterrupt, FleetError, PostgresError, ZooKeeperError):
             # Half a fleet is no use to anybody; one that ran before this command is left alone.

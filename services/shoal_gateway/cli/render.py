@@ -121,38 +121,6 @@ def replica_table(rows: list[dict[str, Any]], title: str) -> Table:
     return table
 
 
-def instance_table(
-    instances: Sequence[Instance],
-    hosted: Mapping[str, Sequence[tuple[str, Replica]]] | None,
-    title: str | None,
-) -> Table:
-    """``shoal fleet list``; without ``hosted`` nothing is said of replicas."""
-    table = _table(title)
-    for name in ("instance", "fleet", "role", "zone", "address", "type", "state", "group"):
-        table.add_column(name)
-    table.add_column("since", justify="right")
-    if hosted is not None:
-        table.add_column("replicas")
-    now = time.time()
-    for each in instances:
-        row = [each.id, each.fleet, each.role or "–", each.zone, each.address or "–", each.kind]
-        group = each.group or "–"
-        if each.lifecycle not in ("", "InService"):
-            group += f" [magenta]{each.lifecycle}[/magenta]"
-        if each.healthy is False:
-            group += " [red]unhealthy[/red]"
-        row += [coloured(each.state), group, ago(now - each.launched)]
-        if hosted is not None:
-            row.append("\n".join(_replica(*pair) for pair in hosted.get(each.id, ())) or "–")
-        table.add_row(*row)
-    return table
-
-
-def _replica(service: str, replica: Replica) -> str:
-    flavor = f" {replica.flavor}" if replica.flavor else ""
-    return f"{service}{flavor} {replica.version or '–'} {coloured(str(replica.status))}"
-
-
 def user_table(rows: Sequence[dict[str, Any]]) -> Table:
     """``shoal users list``; a star marks a user's own quota."""
     table = _table()
@@ -188,6 +156,38 @@ def token_table(rows: Sequence[dict[str, Any]]) -> Table:
             row["id"], Text(row["user"]), ", ".join(row["scopes"]), until, Text(row["label"])
         )
     return table
+
+
+def instance_table(
+    instances: Sequence[Instance],
+    hosted: Mapping[str, Sequence[tuple[str, Replica]]] | None,
+    title: str | None,
+) -> Table:
+    """``shoal fleet list``; without ``hosted`` nothing is said of replicas."""
+    table = _table(title)
+    for name in ("instance", "fleet", "role", "zone", "address", "type", "state", "group"):
+        table.add_column(name)
+    table.add_column("since", justify="right")
+    if hosted is not None:
+        table.add_column("replicas")
+    now = time.time()
+    for each in instances:
+        row = [each.id, each.fleet, each.role or "–", each.zone, each.address or "–", each.kind]
+        group = each.group or "–"
+        if each.lifecycle not in ("", "InService"):
+            group += f" [magenta]{each.lifecycle}[/magenta]"
+        if each.healthy is False:
+            group += " [red]unhealthy[/red]"
+        row += [coloured(each.state), group, ago(now - each.launched)]
+        if hosted is not None:
+            row.append("\n".join(_replica(*pair) for pair in hosted.get(each.id, ())) or "–")
+        table.add_row(*row)
+    return table
+
+
+def _replica(service: str, replica: Replica) -> str:
+    flavor = f" {replica.flavor}" if replica.flavor else ""
+    return f"{service}{flavor} {replica.version or '–'} {coloured(str(replica.status))}"
 
 
 def unix(stamp: timestamp_pb2.Timestamp) -> float:

@@ -75,9 +75,9 @@ class Fleet:
         slots: int = 2,
         store: str = "sqlite",
         require_signed: bool = False,
+        users: str = "open",
         tls: bool = False,
         certificates: Path | None = None,
-        users: str = "open",
         route: Route | None = None,
         timeout: float = 120.0,
     ) -> FleetState:
@@ -92,10 +92,10 @@ class Fleet:
             slots: Jobs at once of each app manager.
             store: What the registry keeps jobs in: "sqlite" or "postgres".
             require_signed: Whether unsigned jobs are refused.
-            tls: Whether all speak TLS, with certificates of an authority of the fleet's own.
-            certificates: A directory of `shoal certs` whose certificates they have instead.
             users: Whether callers need a token: "open" or "required". Then a first administrator is
                 made, whose token is in `Layout.token`.
+            tls: Whether all speak TLS, with certificates of an authority of the fleet's own.
+            certificates: A directory of `shoal certs` whose certificates they have instead.
             route: Says by which ways each replica is reached and reaches ZooKeeper; None: the
                 direct ones.
             timeout: Seconds for the replicas to be found.
@@ -120,8 +120,8 @@ class Fleet:
                 slots=slots,
                 store=store,
                 require_signed=require_signed,
-                certificates=self._certificates(tls, certificates),
                 users=users,
+                certificates=self._certificates(tls, certificates),
             )
             # Written first: whatever happens now, `shoal down` knows what to look for.
             self._file.write(state)

@@ -55,8 +55,8 @@ class FleetState:
         slots: Jobs at once of each app manager.
         store: What the registry keeps jobs in: "sqlite" or "postgres".
         require_signed: Whether the api refuses unsigned jobs.
-        certificates: Directory of `shoal certs` whose certificates all have; empty: plain text.
         users: Whether the api asks callers for tokens: "open" or "required".
+        certificates: Directory of `shoal certs` whose certificates all have; empty: plain text.
         hosts: Loopback address of each host.
         replicas: By id.
     """
@@ -67,8 +67,8 @@ class FleetState:
     slots: int = 2
     store: str = "sqlite"
     require_signed: bool = False
-    certificates: str = ""
     users: str = "open"
+    certificates: str = ""
     hosts: dict[str, str] = field(default_factory=dict)
     replicas: dict[str, ReplicaState] = field(default_factory=dict)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from shoal_gateway import tokens
 from shoal_gateway import validation as check
+from shoal_gateway.errors import PreconditionError, QuotaError
 from shoal_gateway.registry import checks
 from shoal_gateway.registry.members import Members
 from shoal_gateway.registry.quotas import LARGEST
@@ -42,7 +43,11 @@ class MembersServicer(accounts_pb2_grpc.AccountsServicer):
     ) -> accounts_pb2.ChargeResponse:
         user = checks.user_name(request.user, "user")
         count = check.whole(request.bytes, "bytes", 0, LARGEST)
-        await self._threads.writing(self._members.charge, user, count)
+        try:
+            await self._threads.writing(self._members.charge, user, count)
+        except QuotaError as error:
+            # RESOURCE_EXHAUSTED would count against this replica, which is well.
+            raise PreconditionError(str(error)) from error
         return accounts_pb2.ChargeResponse()
 
     async def PutUser(

@@ -390,6 +390,34 @@ async def test_mistakes_of_administrators_are_named(stack, channel, method, requ
     assert (found, words in details) == (code, True)
 
 
+async def test_quotas_are_told_and_cost_no_registry_its_good_name(stack, channel):
+    ada = user_of(channel, stack, "ada")
+    stack.members.put_user("ada", {"submits_per_minute": 2, "bytes_per_day": 4})
+    await ada("Upload", upload(b"four"))
+    # The same again is stored already.
+    await ada("Upload", upload(b"four"))
+    code, details = await ada.refusal("Upload", upload(b"5"))
+    assert (code, "quota bytes_per_day" in details) == (CODE.RESOURCE_EXHAUSTED, True)
+    stack.members.put_user("ada", {"submits_per_minute": 2})
+    for _ in range(2):
+        await ada.submit()
+    for _ in range(20):
+        code, details = await ada.refusal(
+            "Submit", api_pb2.SubmitRequest(application="nap", idempotency_key="more")
+        )
+        assert code is CODE.RESOURCE_EXHAUSTED
+        assert "quota submits_per_minute: ada has submitted 2 jobs" in details
+    many = await ada(
+        "SubmitMany",
+        api_pb2.SubmitManyRequest(requests=[{"application": "nap", "idempotency_key": "m"}]),
+    )
+    assert (many.items[0].id, many.items[0].quota) == ("", "submits_per_minute")
+    # Twenty statuses of that kind would have had it ejected.
+    (registry,) = stack.to_registry.snapshot().replicas
+    assert registry.calls > 20
+    assert registry.failures == 0
+
+
 async def test_the_registry_is_asked_once_for_many_calls(stack, channel, clock):
     ada = user_of(channel, stack, "ada")
     asked = []

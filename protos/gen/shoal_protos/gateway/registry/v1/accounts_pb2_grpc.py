@@ -83,7 +83,7 @@ class AccountsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Charge(self, request, context):
-        """Notes bytes that a user is about to store. RESOURCE_EXHAUSTED, and nothing is noted, where they
+        """Notes bytes that a user is about to store. FAILED_PRECONDITION, and nothing is noted, where they
         exceed the user's quota. Not idempotent: a repeated call counts twice.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

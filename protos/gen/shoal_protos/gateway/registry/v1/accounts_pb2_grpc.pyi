@@ -31,7 +31,7 @@ class AccountsStub:
         shoal_protos.gateway.registry.v1.accounts_pb2.ChargeRequest,
         shoal_protos.gateway.registry.v1.accounts_pb2.ChargeResponse,
     ]
-    """Notes bytes that a user is about to store. RESOURCE_EXHAUSTED, and nothing is noted, where they
+    """Notes bytes that a user is about to store. FAILED_PRECONDITION, and nothing is noted, where they
     exceed the user's quota. Not idempotent: a repeated call counts twice.
     """
 
@@ -76,7 +76,7 @@ class AccountsAsyncStub:
         shoal_protos.gateway.registry.v1.accounts_pb2.ChargeRequest,
         shoal_protos.gateway.registry.v1.accounts_pb2.ChargeResponse,
     ]
-    """Notes bytes that a user is about to store. RESOURCE_EXHAUSTED, and nothing is noted, where they
+    """Notes bytes that a user is about to store. FAILED_PRECONDITION, and nothing is noted, where they
     exceed the user's quota. Not idempotent: a repeated call counts twice.
     """
 
@@ -125,7 +125,7 @@ class AccountsServicer(metaclass=abc.ABCMeta):
         request: shoal_protos.gateway.registry.v1.accounts_pb2.ChargeRequest,
         context: _ServicerContext,
     ) -> typing.Union[shoal_protos.gateway.registry.v1.accounts_pb2.ChargeResponse, collections.abc.Awaitable[shoal_protos.gateway.registry.v1.accounts_pb2.ChargeResponse]]:
-        """Notes bytes that a user is about to store. RESOURCE_EXHAUSTED, and nothing is noted, where they
+        """Notes bytes that a user is about to store. FAILED_PRECONDITION, and nothing is noted, where they
         exceed the user's quota. Not idempotent: a repeated call counts twice.
         """
 
