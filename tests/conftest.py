@@ -7,10 +7,15 @@ from kazoo.client import KazooClient
 from shoal.testing.fixtures import chroot, zookeeper
 from shoal.testing.zookeeper import ZooKeeperServer
 from tests.support.databases import databases, own_postgres, postgres_url, sqlite_url, store_url
+from tests.support.imds import imds
+from tests.support.moto import moto, moto_server
 
 __all__ = [
     "chroot",
     "databases",
+    "imds",
+    "moto",
+    "moto_server",
     "own_postgres",
     "postgres_url",
     "sqlite_url",

@@ -16,7 +16,7 @@ from shoal_balancer.choice import KeyedPolicy, Policy
 from shoal_balancer.health import Ejection
 from shoal_balancer.node import Node, ObservedNode, Observer
 from shoal_balancer.replica import Replica
-from shoal_balancer.snapshot import Snapshot, elapsed, settled, updated
+from shoal_balancer.snapshot import Snapshot, elapsed, settled, succeeded, updated
 from shoal_balancer.warmup import SlowStart
 
 E = TypeVar("E")
@@ -145,6 +145,24 @@ class Balancer(Generic[E]):
         if node.warming is not None:
             return self._warmed(node, nodes, now)
         return node
+
+    def succeed(self, node: Node[E], endpoint: E) -> bool:
+        """Puts another endpoint in a node's place: calls that begin from now on go there.
+
+        The old node is retired; what runs on it ends on it (`Node.when_idle`).
+
+        Returns:
+            False when the node has left meanwhile, or was retired, and nothing was changed.
+        """
+        with self._lock:
+            old = self.snapshot
+            if node.retired or old.everyone().get(node.replica.identity) is not node:
+                return False
+            new = succeeded(old, node, node.succeeded(endpoint))
+            self.snapshot = settled(new, self._clock(), self.ejection, self.slow_start)
+            # After it: a picker that still holds the old one sees the mark and picks again.
+            node.retired = True
+        return True
 
     def failed(self, node: Node[E], latency: float, now: float) -> None:
         """A call on ``node`` failed: counts it, and ejects when it is time."""

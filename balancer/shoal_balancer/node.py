@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
@@ -121,6 +122,18 @@ class Node(Generic[E]):
     def begin(self) -> None:
         """A call goes out."""
         self.pending.append(None)
+
+    def succeeded(self, endpoint: E) -> Node[E]:
+        """A node for the same replica over another endpoint, with all that is known of it.
+
+        Load and health are shared from now on: calls that run on the old one end there, and say as
+        much of the replica.
+        """
+        made = copy.copy(self)
+        made.endpoint = endpoint
+        made.pending = []
+        made._on_idle = None  # noqa: SLF001 - one of its own kind
+        return made
 
     def abandon(self) -> None:
         """A call that was begun was not sent after all."""

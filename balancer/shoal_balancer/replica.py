@@ -29,6 +29,8 @@ class Replica:
         id: Its name in the directory, unique within the service.
         address: Host name or IP address that callers connect to.
         port: TCP port.
+        ssl_port: TCP port that speaks TLS; None where none does. The same as ``port`` where there
+            is no other.
         version: Version of the service that it runs.
         flavor: The kind of work that it does, where replicas of one service differ.
         zone: Where it stands, for locality.
@@ -54,6 +56,7 @@ class Replica:
     enabled: bool = True
     registered_at: float = 0.0
     metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA, hash=False)
+    ssl_port: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.metadata, MappingProxyType):

@@ -231,6 +231,17 @@ def updated(
     return snapshot
 
 
+def succeeded(old: Snapshot[E], node: Node[E], successor: Node[E]) -> Snapshot[E]:
+    """The members with one node in the place of another; what follows from them is not settled."""
+    return replace(
+        old,
+        nodes=tuple(successor if each is node else each for each in old.nodes),
+        reserve=tuple(
+            replace(entry, node=successor) if entry.node is node else entry for entry in old.reserve
+        ),
+    )
+
+
 def elapsed(
     old: Snapshot[E],
     now: float,

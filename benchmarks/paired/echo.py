@@ -4,6 +4,9 @@ As a program it prints its target, and then answers each line of its input with 
 that it has had. It ends with its input, so that it never outlives who started it:
 
     python -m benchmarks.paired.echo [--work SECONDS] [--fail] [--addresses N] [--threads]
+        [--tls DIR]
+
+With ``--tls`` it listens at a second port too, with a certificate, and prints both targets.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from shoal.tls import Tls, TlsFiles, server_credentials
 from shoal_protos.testing.v1 import echo_pb2, echo_pb2_grpc
 
 OPTIONS = [("grpc.so_reuseport", 0)]
@@ -62,28 +66,38 @@ class Threaded(echo_pb2_grpc.EchoServicer):
         return echo_pb2.EchoResponse(payload=request.payload)
 
 
-def serve_threaded() -> None:
+def bind(server: grpc.Server | grpc.aio.Server, tls: str | None) -> str:
+    """Binds a port, and a second one for TLS where that is wanted; their targets."""
+    targets = [f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"]
+    if tls is not None:
+        credentials = server_credentials(TlsFiles(Tls.of(tls)), "echo")
+        targets.append(f"127.0.0.1:{server.add_secure_port('127.0.0.1:0', credentials)}")
+    return " ".join(targets)
+
+
+def serve_threaded(tls: str | None) -> None:
     """Serves on threads until the input ends."""
     server = grpc.server(ThreadPoolExecutor(32), options=OPTIONS)
     echo = Threaded()  # type: ignore[abstract]  # streams are not measured
     echo_pb2_grpc.add_EchoServicer_to_server(echo, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    targets = bind(server, tls)
     server.start()
-    print(f"127.0.0.1:{port}", flush=True)  # noqa: T201 - a program's answer
+    print(targets, flush=True)  # noqa: T201 - a program's answer
     sys.stdin.read()
     server.stop(None)
 
 
-async def serve(work: float, fail: bool, addresses: int) -> None:
+async def serve(work: float, fail: bool, addresses: int, tls: str | None) -> None:
     """Serves until the input ends."""
     echo = Echo(work, fail)  # type: ignore[abstract]  # streams are not measured
     server = grpc.aio.server(options=OPTIONS)
     echo_pb2_grpc.add_EchoServicer_to_server(echo, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    targets = bind(server, tls)
+    port = targets.rpartition(":")[2]
     for number in range(1, addresses):
         server.add_insecure_port(f"{loopback(number)}:{port}")
     await server.start()
-    print(f"127.0.0.1:{port}", flush=True)  # noqa: T201 - a program's answer
+    print(targets, flush=True)  # noqa: T201 - a program's answer
     while await asyncio.to_thread(sys.stdin.readline):
         print(echo.calls, flush=True)  # noqa: T201 - a program's answer
     await server.stop(None)
@@ -96,11 +110,12 @@ def main() -> None:
     parser.add_argument("--fail", action="store_true", help="answer UNAVAILABLE at once")
     parser.add_argument("--addresses", type=int, default=1, help="of loopback, with one port")
     parser.add_argument("--threads", action="store_true", help="grpc's server with threads")
+    parser.add_argument("--tls", metavar="DIR", help="a certificate, for a second port")
     options = parser.parse_args()
     if options.threads:
-        serve_threaded()
+        serve_threaded(options.tls)
         return
-    asyncio.run(serve(options.work, options.fail, options.addresses))
+    asyncio.run(serve(options.work, options.fail, options.addresses, options.tls))
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ class EchoProcess(Program):
         fail: bool = False,
         addresses: int = 1,
         threads: bool = False,
+        tls: Path | None = None,
     ) -> None:
         super().__init__(
             "benchmarks.paired.echo",
@@ -92,12 +93,15 @@ class EchoProcess(Program):
             f"--addresses={addresses}",
             *(["--fail"] * fail),
             *(["--threads"] * threads),
+            *([f"--tls={tls}"] if tls is not None else []),
         )
         self.target = ""
+        # Of its port for TLS, where it has one.
+        self.secure = ""
 
     def wait(self) -> Self:
         """Waits until it listens, and learns its ``target``."""
-        self.target = self.line()
+        self.target, _, self.secure = self.line().partition(" ")
         return self
 
     @property

@@ -34,15 +34,18 @@ from shoal.errors import (
     ShoalError,
     ShoalForkError,
     SignatureError,
+    TlsError,
 )
 from shoal.failures import Attempt, CallError
 from shoal.fitness import Unfit
 from shoal.hedging import Hedge
 from shoal.hooks import Hooks
+from shoal.identity import PeerIdentity, peer_identity
 from shoal.refusal import refuse, refuse_aio
 from shoal.reporter import LoadReporter, report
 from shoal.retry import Retry
 from shoal.server import Server
+from shoal.tls import Tls
 from shoal.views import ChannelView, ReplicaView
 from shoal_balancer import (
     AdaptiveLimit,
@@ -128,6 +131,7 @@ __all__ = [
     "Member",
     "Outcome",
     "PeakEwma",
+    "PeerIdentity",
     "Policy",
     "Random",
     "RegistrationError",
@@ -146,10 +150,13 @@ __all__ = [
     "Status",
     "Subset",
     "Term",
+    "Tls",
+    "TlsError",
     "Unfit",
     "VersionRange",
     "WeightedRandom",
     "WeightedRoundRobin",
+    "peer_identity",
     "refuse",
     "refuse_aio",
     "replica_of",

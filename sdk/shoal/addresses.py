@@ -58,14 +58,14 @@ def towards(hosts: str) -> str:
     """The address of this machine that it reaches others from, by its routes; nothing is sent.
 
     Args:
-        hosts: ``host:port``, several with commas, the first that has a route counts; a chroot may
-            follow, so that ZooKeeper's address will do.
+        hosts: ``host:port``, several with commas, the first that has a route counts; ``tls://`` may
+            stand before them and a chroot follow, so that ZooKeeper's address will do.
 
     Raises:
         OSError: no way leads to any of them; says why for each.
     """
     failed = []
-    for each in hosts.partition("/")[0].split(","):
+    for each in hosts.removeprefix("tls://").partition("/")[0].split(","):
         try:
             host, port = split_address(each.strip())
             found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)

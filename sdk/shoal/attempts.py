@@ -165,7 +165,7 @@ class CallState:
         if begun:
             node.end(ended - began, failure.outcome, ended)
         replica = node.replica
-        details = error.details() or ""
+        details = self.pool.explained(error.details() or "")
         self.attempts += (Attempt(replica, failure.code, details, ended - began),)
         if node not in self.tried:
             self.tried.append(node)

@@ -25,6 +25,8 @@ from shoal.hooks import Hooks
 from shoal.pool import Filter, Pool, ReplicaNode
 from shoal.protocols import DirectoryLike
 from shoal.retry import Retry, changeable
+from shoal.security import Security
+from shoal.tls import Tls
 from shoal.transport import Options, SyncTransport
 from shoal.views import ChannelView, view
 from shoal_balancer import Ejection, Policy, Replica, SlowStart, Subset, VersionRange
@@ -86,7 +88,9 @@ class Channel(grpc.Channel):
             (`VersionRange`); all when None.
         contract: What it calls: a `Contract`, services, methods, or their names. A replica that
             serves something incompatible gets no call; nothing is compared when None.
-        credentials: For TLS; None for plaintext.
+        tls: Certificate and trusted authorities; the directory's where `Directory.channel` makes
+            the channel. Only replicas with a certificate of the service are called then.
+        credentials: grpc's, for TLS in another way; None for plaintext without ``tls``.
         options: grpc's channel options, for each replica's connection.
         compression: grpc's default compression.
         ejection: When a failing replica is left alone for a while; None never.
@@ -101,7 +105,9 @@ class Channel(grpc.Channel):
 
     Raises:
         ShoalForkError: this is a forked child in which grpc would hang.
-        ValueError: the range of versions or the contract can't be read.
+        TlsError: the certificate or the authorities can't be used.
+        ValueError: the range of versions or the contract can't be read, or there are both ``tls``
+            and ``credentials``.
     """
 
     def __init__(
@@ -114,6 +120,7 @@ class Channel(grpc.Channel):
         filter: Filter | None = None,  # noqa: A002 - the word that callers look for
         version: str | VersionRange | None = None,
         contract: Any = None,
+        tls: Tls | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         options: Options = (),
         compression: grpc.Compression | None = None,
@@ -132,13 +139,14 @@ class Channel(grpc.Channel):
         self.hedge = hedge
         self.hedge_budget = hedge.budget() if hedge is not None else None
         self._forked = False
+        security = Security.of(service, tls, credentials)
         self._change = threading.Condition()
         self._states: dict[Callable[[grpc.ChannelConnectivity], None], grpc.ChannelConnectivity]
         self._states = {}
         self.pool = Pool(
             directory,
             service,
-            SyncTransport(credentials, options, compression),
+            SyncTransport(security.credentials, (*options, *security.options), compression),
             policy=policy,
             ejection=ejection,
             keep=filter,
@@ -148,6 +156,8 @@ class Channel(grpc.Channel):
             subset=subset,
             observer=hooks,
             retried=hooks.retried if hooks is not None else None,
+            speaks=security.speaks,
+            files=security.files,
         )
         self.pool.follow()
         forks.on_fork(self)

@@ -7,15 +7,23 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from shoal.errors import DirectoryClosedError
 from shoal.protocols import DirectoryLike
+from shoal.tls import Tls, files_of
 
 if TYPE_CHECKING:
     from shoal.channel import Channel
 
 
 class ChannelOwner:
-    """Makes channels and closes those that are still open at the end."""
+    """Makes channels and closes those that are still open at the end.
 
-    def __init__(self) -> None:
+    Args:
+        tls: Certificate and trusted authorities of the channels; None for plaintext.
+    """
+
+    def __init__(self, tls: Tls | None = None) -> None:
+        self.tls = tls
+        # Here, and not at the first call: who starts a process should hear of it.
+        self._files = files_of(tls) if tls is not None else None
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
         self._closed = False
 
@@ -35,6 +43,8 @@ class ChannelOwner:
         from shoal.channel import Channel
 
         self._check_open()
+        if self.tls is not None and "credentials" not in options:
+            options.setdefault("tls", self.tls)
         channel = Channel(cast(DirectoryLike, self), service, **options)
         self._channels.add(channel)
         return channel

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kazoo.hosts import collect_hosts
 
-from shoal import callername, diskcache, forks, instance
+from shoal import callername, diskcache, forks, instance, zookeepertls
 from shoal.channels import ChannelOwner
 from shoal.contracts import ServedContract
 from shoal.contractstore import ContractStore, Reader
@@ -22,6 +22,7 @@ from shoal.errors import RegistrationError
 from shoal.registrar import ZooKeeperRegistration
 from shoal.servicewatch import ServiceWatch
 from shoal.session import HandlerFactory, Session
+from shoal.tls import Tls
 from shoal.worker import Worker
 from shoal_balancer import Replica
 
@@ -51,6 +52,7 @@ class Directory(ChannelOwner):
     Args:
         hosts: ZooKeeper servers, comma-separated, and a chroot: ``zk1:2181,zk2:2181/gateway``.
             The first that announces or coordinates makes it; who only looks makes nothing.
+            ``tls://zk1:2281/gateway`` where ZooKeeper speaks TLS; see `shoal.zookeepertls`.
         session_timeout: Asked of the server, seconds; it clamps it to 2–20 of its ticks.
         cache_dir: Where snapshots for starts without ZooKeeper are kept; default
             ``$SHOAL_CACHE_DIR`` or ``~/.cache/shoal``.
@@ -62,9 +64,13 @@ class Directory(ChannelOwner):
             ``SequentialEventletHandler``; by default gevent's where gevent has patched threading,
             else threads.
         rng: Spreads reads and writes over time.
+        tls: Certificate and trusted authorities, with which its channels call; None for plaintext.
+            Shown to ZooKeeper, too, where ``hosts`` says that it speaks TLS.
 
     Raises:
-        ValueError: ``hosts`` can't be read, or a duration is not positive.
+        TlsError: the certificate or the authorities can't be used.
+        ValueError: ``hosts`` can't be read or says ``tls://`` without ``tls``, or a duration is not
+            positive.
     """
 
     caller_id: str
@@ -80,9 +86,16 @@ class Directory(ChannelOwner):
         resync_every: float = 60.0,
         handler: HandlerFactory | None = None,
         rng: random.Random | None = None,
+        tls: Tls | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(tls)
         servers, chroot = parse_hosts(hosts)
+        secure = hosts.startswith(zookeepertls.SCHEME)
+        if secure and tls is None:
+            raise ValueError(
+                f"{hosts!r} is a ZooKeeper that wants a certificate: give tls=shoal.Tls.of(…), or "
+                "--tls DIR on the command line"
+            )
         for name, seconds in (
             ("session_timeout", session_timeout),
             ("verify_every", verify_every),
@@ -96,6 +109,7 @@ class Directory(ChannelOwner):
         self._chroot = chroot
         self._protos_path = f"{chroot}/protos"
         self._servers = servers
+        self._zookeeper_tls = tls if secure else None
         self._session_timeout = session_timeout
         self._verify_every = verify_every
         self._resync_every = resync_every
@@ -189,7 +203,7 @@ class Directory(ChannelOwner):
             service: The service's name.
             replica: What to announce; its ``registered_at`` is set when it is 0.
             timeout: Seconds to wait for ZooKeeper.
-            secure: Whether the port speaks TLS.
+            secure: Whether the port speaks TLS; a replica with an ``ssl_port`` says so itself.
             contract: What it serves, for callers who ask; published beside it.
 
         Raises:
@@ -205,8 +219,10 @@ class Directory(ChannelOwner):
         if not replica.registered_at:
             # To the millisecond, as it is written: callers see the very same replica.
             replica = replace(replica, registered_at=round(time.time(), 3))
+        if secure and replica.ssl_port is None:
+            replica = replace(replica, ssl_port=replica.port)
         path = f"{self.services_path}/{service}/{replica.id}"
-        size = len(instance.encode(service, replica, secure=secure))
+        size = len(instance.encode(service, replica))
         if size > instance.LARGEST:
             raise RegistrationError(
                 f"{path} would hold {size} bytes, and every caller reads them at each change: at "
@@ -225,7 +241,6 @@ class Directory(ChannelOwner):
                 path,
                 service,
                 replica,
-                secure=secure,
                 worker=self._worker,
                 rng=self._rng,
                 forget=self._registrations.discard,
@@ -336,6 +351,7 @@ class Directory(ChannelOwner):
                 self._worker,
                 self._connected,
                 handler=self._handler,
+                tls=self._zookeeper_tls,
             )
             session.start()
             self._worker.call_later(self._verify_every, self._verify)
@@ -362,13 +378,15 @@ class Directory(ChannelOwner):
 def parse_hosts(hosts: str) -> tuple[str, str]:
     """Servers and chroot of ``zk1:2181,zk2:2181/gateway``: the chroot is ``/gateway`` or empty.
 
+    ``tls://`` before them is passed over.
+
     Raises:
         ValueError: it can't be read; says what it should look like.
     """
     example = "give servers and a chroot, like 'zk1:2181,zk2:2181/gateway'"
     if not isinstance(hosts, str):
         raise ValueError(f"ZooKeeper's address is a string, not {hosts!r}: {example}")  # noqa: TRY004 - one kind of error for one kind of mistake
-    servers, _, chroot = hosts.strip().partition("/")
+    servers, _, chroot = hosts.strip().removeprefix(zookeepertls.SCHEME).partition("/")
     try:
         found, _ = collect_hosts(servers)
         for host, _ in found:

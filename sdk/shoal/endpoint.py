@@ -12,6 +12,7 @@ from shoal_balancer import Replica
 
 if TYPE_CHECKING:
     from shoal.pool import Pool
+    from shoal.tls import Material
 
 # Before a hello that was not heard is said again: doubled each time, seconds.
 HELLO_AGAIN = 0.5
@@ -52,6 +53,8 @@ class Endpoint:
     Attributes:
         callables: For the key of each method object of our channel the multi-callable of this
             replica's.
+        made_with: The certificate and authorities that the connection was opened with; None where
+            it goes by none of ours, or is not opened.
     """
 
     __slots__ = (
@@ -64,6 +67,7 @@ class Endpoint:
         "callables",
         "closed",
         "greeted",
+        "made_with",
     )
 
     def __init__(self, pool: Pool, replica: Replica) -> None:
@@ -76,6 +80,7 @@ class Endpoint:
         self._replica = replica
         self._lock = threading.Lock()
         self._channel: Any = None
+        self.made_with: Material | None = None
 
     @property
     def channel(self) -> Any:
@@ -91,11 +96,25 @@ class Endpoint:
                         f"Cannot invoke RPC on closed channel to {self._replica.target}"
                     )
                 if self._channel is None:
-                    self._channel = self._pool.transport.open(
-                        self._replica.target, self._replica.metadata
-                    )
+                    self._open()
             self.greet()
         return self._channel
+
+    def _open(self) -> None:
+        # Read before: a connection is rather made anew once too often than left with the old.
+        self.made_with = self._pool.material()
+        self._channel = self._pool.transport.open(self._replica.target, self._replica.metadata)
+
+    def anew(self) -> Endpoint:
+        """Another connection to the same replica, opened, but with no hello said over it yet."""
+        made = Endpoint(self._pool, self._replica)
+        made._open()
+        return made
+
+    def outlived(self) -> None:
+        """Another connection takes the calls, and says hello and goodbye from now on."""
+        self._wanted = False
+        self.greeted = False
 
     @property
     def opened(self) -> bool:

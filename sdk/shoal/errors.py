@@ -110,3 +110,7 @@ class SignatureError(ShoalError):
 
 class KeysUnknownError(ShoalError):
     """Which public keys hold can't be said now, so nothing is verified; try again later."""
+
+
+class TlsError(ShoalError, OSError):
+    """A certificate, its key or the authorities can't be used; says which file, and why."""

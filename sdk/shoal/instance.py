@@ -22,13 +22,13 @@ LARGEST = 64 * 1024
 _NAMED = ("version", "flavor", "zone", "weight", "status", "host")
 
 
-def encode(service: str, replica: Replica, *, secure: bool = False) -> bytes:
+def encode(service: str, replica: Replica) -> bytes:
     """A replica as the node's data.
 
     Args:
         service: The service's name.
-        replica: What to announce.
-        secure: Whether its port speaks TLS; it then stands in ``sslPort``.
+        replica: What to announce. A port that speaks TLS stands in ``sslPort``, and ``port`` is
+            null where it is the only one.
     """
     payload: dict[str, Any] = {
         **replica.metadata,
@@ -43,8 +43,8 @@ def encode(service: str, replica: Replica, *, secure: bool = False) -> bytes:
         "name": service,
         "id": replica.id,
         "address": replica.address,
-        "port": None if secure else replica.port,
-        "sslPort": replica.port if secure else None,
+        "port": None if replica.port == replica.ssl_port else replica.port,
+        "sslPort": replica.ssl_port,
         "payload": payload,
         "registrationTimeUTC": round(replica.registered_at * 1000.0),
         "serviceType": "DYNAMIC",
@@ -72,10 +72,12 @@ def decode(data: bytes) -> Replica:
     # Spring Cloud keeps its metadata one level deeper.
     nested = payload.get("metadata")
     facts: Mapping[str, Any] = {**nested, **payload} if isinstance(nested, dict) else payload
+    port, ssl_port = _ports(document)
     return Replica(
         id=_text(document, "id"),
         address=_text(document, "address"),
-        port=_port(document),
+        port=port,
+        ssl_port=ssl_port,
         version=str(facts.get("version") or ""),
         flavor=str(facts.get("flavor") or ""),
         zone=str(facts.get("zone") or ""),
@@ -103,15 +105,26 @@ def _text(document: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def _port(document: Mapping[str, Any]) -> int:
-    for key in ("port", "sslPort"):
-        value = document.get(key)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 65536:
-            raise InstanceFormatError(f"'{key}' must be a port from 1 to 65535, not {value!r}")
-        return value
-    raise InstanceFormatError("neither 'port' nor 'sslPort' is there")
+def _ports(document: Mapping[str, Any]) -> tuple[int, int | None]:
+    port = _port(document, "port")
+    try:
+        secure = _port(document, "sslPort")
+    except InstanceFormatError:
+        if port is None:
+            raise
+        secure = None  # other frameworks write 0 or -1 for none
+    if port is None and secure is None:
+        raise InstanceFormatError("neither 'port' nor 'sslPort' is there")
+    return port or secure or 0, secure
+
+
+def _port(document: Mapping[str, Any], key: str) -> int | None:
+    value = document.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 65536:
+        raise InstanceFormatError(f"'{key}' must be a port from 1 to 65535, not {value!r}")
+    return value
 
 
 def _milliseconds(value: object) -> float:

@@ -16,12 +16,15 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
-from shoal import orca
+from shoal import handshakes, orca
 from shoal.contracts import ServedContract
+from shoal.doors import Speaks, at_door, shut
 from shoal.endpoint import CONNECTED, Endpoint, Transport
 from shoal.failures import Attempt
 from shoal.fitness import Fitness, Unfit, describe
 from shoal.protocols import DirectoryLike
+from shoal.renewal import Renewal
+from shoal.tls import Material, TlsFiles
 from shoal_balancer import (
     Balancer,
     Ejection,
@@ -68,6 +71,8 @@ class Pool:
         subset: Which part of a large set this channel uses; None: all of it.
         observer: Told of ends and ejections.
         retried: Told of each attempt after the first: method, number, the failed one before it.
+        speaks: What its connections speak.
+        files: Certificate and authorities, where they are ours; a change makes connections anew.
     """
 
     def __init__(
@@ -86,6 +91,8 @@ class Pool:
         subset: Subset | None = None,
         observer: Observer | None = None,
         retried: Callable[[str, int, Attempt], object] | None = None,
+        speaks: Speaks = Speaks.PLAIN,
+        files: TlsFiles | None = None,
     ) -> None:
         self.directory = directory
         self.service = service
@@ -100,6 +107,8 @@ class Pool:
         self._subset = subset
         self._observer = observer
         self.retried = retried
+        self.speaks = speaks
+        self.files = files
         # Whether the policy wants what servers report; else nobody looks for it.
         self.reports: bool = getattr(self.policy, "reports", False)
         self._keys = itertools.count(1)
@@ -140,6 +149,21 @@ class Pool:
         """Subscribes to the directory."""
         self.watch = self.directory.watch(self.service)
         self._unsubscribe = self.watch.subscribe(self._observed)
+        if self.files is not None:
+            Renewal(self, self.files).begin()
+
+    def material(self) -> Material | None:
+        """What a connection is opened with now; None where that is not ours to know."""
+        return self.files.current() if self.files is not None else None
+
+    def succeed(self, node: ReplicaNode, endpoint: Endpoint) -> None:
+        """Has calls go over another connection from now on; the old one ends with its last call."""
+        if not self.balancer.succeed(node, endpoint):
+            self.transport.later(0.0, endpoint.close)
+            return
+        node.endpoint.outlived()
+        endpoint.greet()
+        self._part_from([node])
 
     def learn(self, method: str) -> None:
         """Takes in that a method is called, which replicas must have from now on."""
@@ -194,6 +218,10 @@ class Pool:
         if report is not None:
             node.load.report(report, self.clock())
 
+    def explained(self, details: str) -> str:
+        """What grpc says of a failure, and of a failed handshake what it means."""
+        return handshakes.explained(details, self.service) if self.files is not None else details
+
     @property
     def returning(self) -> bool:
         """Whether calls are held back, for the set was down whole and is coming back."""
@@ -243,7 +271,7 @@ class Pool:
 
     def _observed(self, replicas: tuple[Replica, ...]) -> None:
         with self._judging:
-            self._latest = replicas
+            self._latest = tuple(at_door(replica, self.speaks) for replica in replicas)
             self._judge()
 
     def _arrived(self, digest: str, found: ServedContract | str) -> None:
@@ -294,7 +322,7 @@ class Pool:
         for digest in self.fitness.unread(kept):
             self.directory.ask_contract(digest, self._arrived)
         self._judged = True
-        unfit = {each.replica.identity: each for each in map(self.fitness.judge, kept) if each}
+        unfit = {each.replica.identity: each for each in map(self._unfit, kept) if each}
         self._tell(unfit.values())
         fit = {replica.identity for replica in kept} - unfit.keys()
         return [
@@ -302,6 +330,10 @@ class Pool:
             for replica in replicas
             if replica.identity in fit or replica.identity in known
         ]
+
+    def _unfit(self, replica: Replica) -> Unfit | None:
+        why = shut(replica, self.speaks)
+        return self.fitness.judge(replica) if why is None else Unfit(replica, why)
 
     def _tell(self, unfit: Iterable[Unfit]) -> None:
         before = {(each.replica.identity, each.why) for each in self.unfit}

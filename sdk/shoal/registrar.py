@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from kazoo.exceptions import KazooException, NodeExistsError, NoNodeError
+from kazoo.exceptions import KazooException, NoAuthError, NodeExistsError, NoNodeError
 from kazoo.protocol.states import EventType
 
 from shoal import instance
@@ -50,7 +50,6 @@ class ZooKeeperRegistration:
         path: Of the node, chroot included.
         service: The service's name.
         replica: What to announce.
-        secure: Whether its port speaks TLS.
         worker: The directory's worker thread.
         rng: Spreads writes over time.
         forget: Called once when the announcement is withdrawn.
@@ -64,7 +63,6 @@ class ZooKeeperRegistration:
         service: str,
         replica: Replica,
         *,
-        secure: bool,
         worker: Worker,
         rng: random.Random,
         forget: Callable[[ZooKeeperRegistration], None],
@@ -74,13 +72,14 @@ class ZooKeeperRegistration:
         self.service = service
         self.replica = replica
         self._session = session
-        self._secure = secure
         self._worker = worker
         self._rng = rng
         self._forget = forget
         self._contract = contract
         self._lock = threading.Lock()
         self._waiting: list[threading.Event] = []
+        # Why it did not work when it was last tried.
+        self._refusal: KazooException | None = None
         self._withdrawn: threading.Event | None = None
         self._status: Status | None = None
         # Of the worker thread:
@@ -148,11 +147,16 @@ class ZooKeeperRegistration:
         else:
             self.ensure_soon()
         if not done.wait(timeout):
+            cure = "Is the address right, and does the ensemble have a quorum?"
+            if isinstance(self._refusal, NoAuthError):
+                cure = (
+                    "It refuses: this process's certificate may not write there. An operator "
+                    f"allows it with `shoal zookeeper protect --service {self.service}`"
+                )
             raise RegistrationError(
                 f"{self.replica.id} of service {self.service} could not be announced at "
-                f"{self.path} within {timeout:g} s: ZooKeeper is {self._session.describe()}. "
-                "Is the address right, and does the ensemble have a quorum?"
-            )
+                f"{self.path} within {timeout:g} s: ZooKeeper is {self._session.describe()}. {cure}"
+            ) from self._refusal
 
     def withdraw(self, timeout: float = 5.0) -> None:
         """Deletes the node, if it is ours, and waits for that. Idempotent.
@@ -210,15 +214,17 @@ class ZooKeeperRegistration:
             if self._contract is not None:
                 # Before the replica, so that nobody hears of a digest that can't be read.
                 publish(self._session, *self._contract)
-            mended = self._mend(instance.encode(self.service, wanted, secure=self._secure))
+            mended = self._mend(instance.encode(self.service, wanted))
         except KazooException as error:
             mended = False
+            self._refusal = error
             delay = min(RETRY_LAST, RETRY_FIRST * 2.0**self._failures)
             self._failures += 1
             logger.warning("%s is not announced (%r); next try in %.1f s", self.path, error, delay)
             self._plan(delay * self._rng.uniform(0.8, 1.2))
         else:
             self._failures = 0
+            self._refusal = None
         if not mended:
             with self._lock:
                 self._waiting.extend(waiting)
@@ -323,7 +329,7 @@ class ZooKeeperRegistration:
     def _say_farewell(self, done: threading.Event) -> None:
         if self.replica.routable and self._session.connected:
             leaving = replace(self.replica, status=Status.DRAINING, enabled=False)
-            data = instance.encode(self.service, leaving, secure=self._secure)
+            data = instance.encode(self.service, leaving)
             try:
                 if self._is_ours():
                     self._session.wait(self._session.client.set_async(self.path, data))

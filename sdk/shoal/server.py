@@ -7,7 +7,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any
@@ -21,10 +21,12 @@ from shoal.drain import STEP, Drain, Roster
 from shoal.drainreport import DrainReport
 from shoal.errors import RegistrationError
 from shoal.gate import REPLICA_SERVICE, Gate
+from shoal.guard import Door, Guard
 from shoal.hellos import Hellos
 from shoal.protocols import DirectoryLike, Registration
 from shoal.reporter import LoadReporter, reporter_of
 from shoal.serving import Identity, Shell
+from shoal.tls import Tls
 from shoal_balancer import Limit, Replica, Status
 from shoal_protos.v1 import replica_pb2_grpc
 
@@ -68,6 +70,10 @@ class Server(Shell, grpc.Server):
         contract: Whether callers may read in the directory what it serves, to see whether they go
             together.
         descriptors: Where the descriptors of its services are; protobuf's default pool when None.
+        tls: Certificate of the service and trusted authorities, for the port that `serve` binds.
+            Callers without a certificate are refused. None for plaintext.
+        callers: Services, by name, whose certificate may call; None: everybody with one. Health
+            and reflection answer all who have one.
 
     Attributes:
         load: Makes the load reports; None where there are none.
@@ -76,6 +82,8 @@ class Server(Shell, grpc.Server):
     Raises:
         ImportError: health or reflection is wanted and its package is not installed.
         ShoalForkError: this is a forked child in which grpc would hang.
+        TlsError: the certificate or the authorities can't be used.
+        ValueError: there are ``callers`` without ``tls``.
     """
 
     def __init__(
@@ -102,6 +110,8 @@ class Server(Shell, grpc.Server):
         limit: Limit | None = None,
         contract: bool = True,
         descriptors: DescriptorPool | None = None,
+        tls: Tls | None = None,
+        callers: Collection[str] | None = None,
     ) -> None:
         forks.check(f"a server of '{service}'")
         if reflection:
@@ -120,6 +130,7 @@ class Server(Shell, grpc.Server):
             ),
             contract=contract,
             descriptors=descriptors,
+            tls=tls,
         )
         self.linger = linger
         self.grace = grace
@@ -139,6 +150,7 @@ class Server(Shell, grpc.Server):
             self._pool,
             interceptors=[
                 Gate(self.roster, self._care, self._pool, self.load, admission),
+                *([Guard(Door.of(callers, tls))] if callers is not None else []),
                 *interceptors,
             ],
             options=addresses.exclusive([*keepalive.SERVER.items(), *options]),
@@ -229,19 +241,21 @@ class Server(Shell, grpc.Server):
             bind: ``host:port`` to listen on; port 0 takes a free one.
             advertise: The host (or ``host:port``) that callers use, where that is another than the
                 one bound. Needed when ``bind`` listens everywhere.
-            credentials: For TLS; None for plaintext.
+            credentials: For TLS in another way than by the server's ``tls``.
             timeout: Seconds for the directory to take the announcement.
 
         Raises:
             BindError: the address can't be bound.
             ContractError: its descriptors are too large to be published.
             RegistrationError: it could not be announced; the server is stopped again.
+            TlsError: the certificate is another service's.
             ValueError: an address can't be read, or ``bind`` listens everywhere without
                 ``advertise``.
             ShoalForkError: the server was made before this process forked.
         """
         host, outside = addresses.advertised(bind, advertise)
         contract = self.contract()
+        credentials = credentials or self.credentials()
         if credentials is None:
             port = self.add_insecure_port(bind)
         else:
@@ -288,7 +302,7 @@ class Server(Shell, grpc.Server):
             directory: Where to announce.
             bind: ``host:port`` to listen on.
             advertise: The host that callers use.
-            credentials: For TLS.
+            credentials: For TLS in another way.
             ready: Called with the replica once it is announced.
             alive: Asked on another thread before each sign of life to the watchdog: none is given
                 while it says no or does not come back.

@@ -18,6 +18,7 @@ from shoal.contracts import KEY, NAMES, ServedContract
 from shoal.drain import Phase, Roster
 from shoal.drainreport import DrainReport
 from shoal.protocols import Registration
+from shoal.tls import Tls, files_of, server_credentials
 from shoal_balancer import Replica, Status
 
 logger = logging.getLogger(__name__)
@@ -96,11 +97,17 @@ class Shell:
     roster: Roster
 
     def __init__(
-        self, identity: Identity, *, contract: bool = True, descriptors: Any = None
+        self,
+        identity: Identity,
+        *,
+        contract: bool = True,
+        descriptors: Any = None,
+        tls: Tls | None = None,
     ) -> None:
         self.identity = identity
         self.descriptors = descriptors
         self._publishes = contract
+        self._files = files_of(tls) if tls is not None else None
         self.replica: Replica | None = None
         self._names: list[str] = []
         self._ports: list[int] = []
@@ -150,6 +157,16 @@ class Shell:
         port = bound(address, lambda: int(server.add_secure_port(address, server_credentials)))
         self._ports.append(port)
         return port
+
+    def credentials(self) -> grpc.ServerCredentials | None:
+        """For a TLS port with the server's own certificate, which may be replaced; None without.
+
+        Raises:
+            TlsError: the certificate is another service's.
+        """
+        if self._files is None:
+            return None
+        return server_credentials(self._files, self.identity.service)
 
     def peers(self) -> frozenset[str] | None:
         """All who are connected to the server's ports; None where the system does not tell."""

@@ -21,6 +21,8 @@ from kazoo.exceptions import OperationTimeoutError
 from kazoo.handlers.threading import SequentialThreadingHandler
 from kazoo.protocol.states import KazooState, KeeperState
 
+from shoal import zookeepertls
+from shoal.tls import Tls
 from shoal.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -98,6 +100,7 @@ class Session:
         on_connected: Called after every connect, with whether a session was lost since the last.
         handler: Makes kazoo's handler; by default `default_handler`.
         clock: Monotonic seconds.
+        tls: The certificate to show to a ZooKeeper that speaks TLS; None for plain text.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class Session:
         *,
         handler: HandlerFactory | None = None,
         clock: Callable[[], float] = time.monotonic,
+        tls: Tls | None = None,
     ) -> None:
         self.timeout = timeout
         self._asked = timeout
@@ -119,6 +123,8 @@ class Session:
         self._last_session: int | None = None
         self._closing = False
         made = (handler or default_handler)()
+        if tls is not None:
+            zookeepertls.demand_name(made, tls.domain)
         self.client = KazooClient(
             hosts=servers,
             timeout=timeout,
@@ -126,6 +132,7 @@ class Session:
             # kazoo refuses a retry whose sleep is not the handler's: gevent's differs.
             connection_retry={**RECONNECT, "sleep_func": made.sleep_func},
             command_retry={"sleep_func": made.sleep_func},
+            **(zookeepertls.settings(tls) if tls is not None else {}),
         )
         self._note_granted_timeout()
         self.client.add_listener(self._changed)

@@ -35,6 +35,7 @@ DEFAULTS: dict[str, Any] = {
 MISSED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 Options = Sequence[tuple[str, Any]]
+Credentials = Callable[[], grpc.ChannelCredentials]
 
 
 def merged(options: Options, announced: Mapping[str, str]) -> list[tuple[str, Any]]:
@@ -93,14 +94,14 @@ class SyncTransport:
     """Opens blocking channels.
 
     Args:
-        credentials: For TLS; None for plaintext.
+        credentials: Makes those of a connection; None for plaintext.
         options: grpc's channel options.
         compression: grpc's default compression for the channel.
     """
 
     def __init__(
         self,
-        credentials: grpc.ChannelCredentials | None,
+        credentials: Credentials | None,
         options: Options,
         compression: grpc.Compression | None,
     ) -> None:
@@ -116,7 +117,7 @@ class SyncTransport:
         options = merged(self._options, announced)
         if self._credentials is None:
             return grpc.insecure_channel(target, options, self._compression)
-        return grpc.secure_channel(target, self._credentials, options, self._compression)
+        return grpc.secure_channel(target, self._credentials(), options, self._compression)
 
     def close(self, channel: grpc.Channel) -> None:
         """Closes it; waits up to half a second for the answer to a goodbye."""

@@ -1,6 +1,6 @@
 """Where inputs, outputs and logs are kept: objects that are written once and never change.
 
-A local directory now; its interface is what an S3 bucket can do: whole objects put and read by key,
+A local directory, or an S3 bucket (`shoal_gateway.s3store`): whole objects put and read by key,
 listed by prefix. Nothing else owns these contents, and no host's loss takes them away.
 """
 
@@ -30,7 +30,8 @@ class Stored:
     Attributes:
         key: Its name.
         size: Bytes.
-        sha256: Checksum, 64 hex digits; only `ObjectStore.put` knows it without reading.
+        sha256: Checksum, 64 hex digits. `ObjectStore.put` always says it; others leave it empty
+            where only reading would tell.
     """
 
     key: str
@@ -43,14 +44,22 @@ class ObjectStore(abc.ABC):
 
     @staticmethod
     def open(url: str) -> ObjectStore:
-        """The object store behind a URL: ``file:///var/lib/shoal/objects``.
+        """The object store behind a URL: ``file:///var/lib/shoal/objects``, ``s3://bucket/prefix``.
 
         Raises:
             ValueError: the URL is of a kind that is not supported.
+            ObjectStoreError: the bucket can't be used, or what it takes is not installed.
         """
         parts = urlsplit(url)
+        if parts.scheme == "s3":
+            from shoal_gateway.s3store import S3ObjectStore
+
+            return S3ObjectStore.at(url)
         if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
-            raise ValueError(f"an object store is given as file:///absolute/path, not {url!r}")
+            raise ValueError(
+                "an object store is given as file:///absolute/path or s3://bucket/prefix, not"
+                f" {url!r}"
+            )
         return LocalObjectStore(Path(unquote(parts.path)))
 
     @abc.abstractmethod
@@ -155,11 +164,20 @@ class LocalObjectStore(ObjectStore):
         return self._path(key).is_file()
 
     def _path(self, key: str) -> Path:
-        parts = key.split("/")
-        odd = any(part in ("", ".", "..") or "\0" in part for part in parts)
-        if odd or parts[0] == ".incoming":
-            raise ObjectStoreError(f"{key!r} is no key: a relative path without '..' is needed")
-        return self._directory.joinpath(*parts)
+        return self._directory.joinpath(*key_parts(key))
+
+
+def key_parts(key: str) -> list[str]:
+    """The names that a key consists of.
+
+    Raises:
+        ObjectStoreError: it is no key that every store can have.
+    """
+    parts = key.split("/")
+    odd = any(part in ("", ".", "..") or "\0" in part for part in parts)
+    if odd or parts[0] == ".incoming":
+        raise ObjectStoreError(f"{key!r} is no key: a relative path without '..' is needed")
+    return parts
 
 
 def _chunks(file: BinaryIO, offset: int) -> Iterator[bytes]:

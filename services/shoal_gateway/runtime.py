@@ -11,7 +11,8 @@ import logging
 import sys
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ import shoal.directory
 from shoal.addresses import towards
 from shoal.aio.server import Server as AioServer
 from shoal.drainreport import DrainReport
+from shoal.errors import TlsError
+from shoal.tls import Tls, check_service, files_of
+from shoal_gateway.access import CALLERS
+from shoal_gateway.aws.metadata import InstanceMetadata, MetadataError
+from shoal_gateway.objectstore import ObjectStore, ObjectStoreError
 from shoal_gateway.settings import Parser
 
 __all__ = [
@@ -30,13 +36,18 @@ __all__ = [
     "common_options",
     "configure_logging",
     "installed_version",
+    "objects_option",
     "open_aio_directory",
     "open_directory",
+    "open_objects",
     "parser",
 ]
 
 # Beside this file in a copy of the code that was given a name; see ``fleet/releases.py``.
 RELEASE_FILE = "RELEASE"
+
+# Where a replica listens unless it is told where it is.
+LOOPBACK = "127.0.0.1"
 
 LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s %(message)s"
 FROM_THE_ENVIRONMENT = (
@@ -59,6 +70,13 @@ class Common:
     version: str
     cache: Path | None
     log_level: str
+    tls: Tls | None = None
+
+    def door(self, service: str) -> dict[str, Any]:
+        """Whom a service lets in, as keyword arguments of `shoal.Server`."""
+        if self.tls is None:
+            return {}
+        return {"tls": self.tls, "callers": CALLERS[service]}
 
     def identity(self) -> dict[str, Any]:
         """What a replica says of itself, as keyword arguments of `shoal.Server`."""
@@ -95,6 +113,7 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
         epilog=f"examples:\n{listed}\n\n{FROM_THE_ENVIRONMENT}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    made.set_defaults(program=made.prog)
     common = made.add_argument_group("options that every service takes")
     common.add_argument(
         "--zookeeper",
@@ -108,9 +127,9 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
     common.add_argument("--host", default="", metavar="NAME", help="label of the host it runs on")
     common.add_argument(
         "--bind",
-        default="127.0.0.1:0",
+        default=None,
         metavar="ADDR:PORT",
-        help="where to listen; port 0 takes a free one (default: %(default)s)",
+        help=f"where to listen; port 0 takes a free one (default: {LOOPBACK}:0)",
     )
     common.add_argument(
         "--advertise",
@@ -120,6 +139,14 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
         " (default: that of --bind)",
     )
     common.add_argument("--zone", default="", help="label of the availability zone")
+    common.add_argument(
+        "--placement",
+        choices=["told", "ec2"],
+        default="told",
+        help="where host, zone and address come from when they are not given: told: nowhere; ec2:"
+        " the instance's metadata (its id, availability zone and private IPv4 address)"
+        " (default: %(default)s)",
+    )
     common.add_argument(
         "--version",
         default=installed_version(),
@@ -134,6 +161,15 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
         " (default: $SHOAL_CACHE_DIR or ~/.cache/shoal)",
     )
     common.add_argument(
+        "--tls",
+        type=partial(_certificate, service),
+        default=None,
+        metavar="DIR",
+        help="directory with tls.crt, tls.key and ca.crt, of which `shoal certs` makes some for"
+        " development: it then speaks TLS only, and takes no caller without a certificate; read"
+        " again when they change (default: plain text)",
+    )
+    common.add_argument(
         "--log-level",
         default="INFO",
         choices=["DEBUG", "INFO", "WARNING", "ERROR"],
@@ -143,10 +179,10 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
 
 
 def common_options(options: argparse.Namespace) -> Common:
-    """The common options out of what was parsed.
+    """The common options out of what was parsed; asks the machine what it was not told.
 
-    Raises:
-        SystemExit: ``--advertise auto`` was asked for, and there is no way to ZooKeeper.
+    Ends the process with a sentence when ``--placement ec2`` finds no instance, or ``--advertise
+    auto`` no way to ZooKeeper.
     """
     advertise = options.advertise
     if advertise == "auto":
@@ -154,17 +190,60 @@ def common_options(options: argparse.Namespace) -> Common:
             advertise = towards(options.zookeeper)
         except OSError as error:
             sys.exit(f"--advertise auto: {error}. Name the address, or mend the way there.")
-    return Common(
+    told = Common(
         zookeeper=options.zookeeper,
         id=options.id or str(uuid.uuid4()),
         host=options.host,
-        bind=options.bind,
+        bind=options.bind or f"{LOOPBACK}:0",
         advertise=advertise,
         zone=options.zone,
         version=options.version,
         cache=options.cache,
         log_level=options.log_level,
+        tls=options.tls,
     )
+    if options.placement != "ec2":
+        return told
+    try:
+        found = InstanceMetadata().placement()
+    except MetadataError as error:
+        sys.exit(f"{options.program}: --placement ec2: {error}")
+    return replace(
+        told,
+        host=told.host or found.host,
+        zone=told.zone or found.zone,
+        bind=options.bind or f"{found.address}:0",
+        advertise=told.advertise or found.address,
+    )
+
+
+def objects_option(made: argparse.ArgumentParser) -> None:
+    """Adds ``--objects`` to a service that reads or writes objects."""
+    made.add_argument(
+        "--objects",
+        required=True,
+        metavar="URL",
+        help="where inputs, outputs and logs are kept: file:///absolute/path, or s3://bucket/prefix"
+        " (needs shoal[aws]; region and credentials are found as boto3 finds them)",
+    )
+
+
+def open_objects(made: argparse.ArgumentParser, url: str) -> ObjectStore:
+    """The store that ``--objects`` names; ends the process with a sentence when it can't be."""
+    try:
+        return ObjectStore.open(url)
+    except (ValueError, ObjectStoreError) as error:
+        made.exit(1, f"{made.prog}: --objects: {error}\n")
+
+
+def _certificate(service: str, directory: str) -> Tls:
+    tls = Tls.of(directory)
+    try:
+        # Now, for an error of the command line; what comes later goes to the log.
+        check_service(files_of(tls), service)
+    except TlsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return tls
 
 
 def configure_logging(level: str) -> None:
@@ -173,18 +252,19 @@ def configure_logging(level: str) -> None:
         level=level, format=LOG_FORMAT, datefmt=LOG_TIME, stream=sys.stderr, force=True
     )
     if level != "DEBUG":
-        # Its INFO lines tell of every watch and ping; what matters of them the SDK says itself.
-        logging.getLogger("kazoo").setLevel(logging.WARNING)
+        # Their INFO lines tell of every watch, ping and credential; what matters we say ourselves.
+        for chatty in ("kazoo", "botocore"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def open_directory(options: Common) -> shoal.directory.Directory:
     """The process's directory for sync code. Neither blocks nor raises when ZooKeeper is down."""
-    return shoal.directory.Directory(options.zookeeper, cache_dir=options.cache)
+    return shoal.directory.Directory(options.zookeeper, cache_dir=options.cache, tls=options.tls)
 
 
 def open_aio_directory(options: Common) -> shoal.aio.Directory:
     """The process's directory for asyncio code."""
-    return shoal.aio.Directory(options.zookeeper, cache_dir=options.cache)
+    return shoal.aio.Directory(options.zookeeper, cache_dir=options.cache, tls=options.tls)
 
 
 class Server(AioServer):
@@ -203,7 +283,7 @@ class Server(AioServer):
     def __init__(
         self, service: str, options: Common, *, leaving: Callable[[], object], **facts: Any
     ) -> None:
-        super().__init__(service, **options.identity(), **facts)
+        super().__init__(service, **options.identity(), **options.door(service), **facts)
         self._leaving = leaving
         self._told = False
 

@@ -13,6 +13,7 @@ import pytest
 from benchmarks.paired.bench import Bench
 from benchmarks.paired.callers import CORE, OURS
 from benchmarks.paired.cases import CASES
+from benchmarks.paired.cases.security import WITHOUT
 from benchmarks.paired.gateways import HAPROXY, NGINX
 from tests.support.echo import ROOT
 from tests.support.waiting import eventually
@@ -132,3 +133,10 @@ def test_too_few_rounds_are_refused():
     )
     assert run.returncode == 2
     assert "at least 5" in run.stderr
+
+
+@pytest.mark.parametrize("name", ["tls", "tls-aio"])
+def test_tls_is_divided_by_plain_text(name, bench):
+    found = figures(name, bench)
+    assert found["latency ÷ peer's", WITHOUT] > 0.0
+    assert found["throughput ÷ peer's", WITHOUT] > 0.0

@@ -82,5 +82,6 @@ def test_what_becomes_of_the_peers_tasks_is_counted_in_the_capacity_experiment(t
 
 def test_without_redis_the_rest_of_the_experiment_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(celery_side.shutil, "which", lambda *_, **__: None)
-    assert capacity.beside(Settings(10, 1, tmp_path, small=True)) is None
+    (reason,) = capacity.beside(Settings(10, 1, tmp_path, small=True)).values()
+    assert "redis" in reason
     assert "left out: redis-server is not installed" in capsys.readouterr().err

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.paired.bench import Bench
-from benchmarks.paired.cases import alone, deaths, latency, membership, replicas, steps, throughput
+from benchmarks.paired.cases import (
+    alone,
+    deaths,
+    latency,
+    membership,
+    replicas,
+    security,
+    steps,
+    throughput,
+)
 from benchmarks.paired.rows import Row
 
 Case = Callable[[Bench], list[Row]]
@@ -24,4 +33,6 @@ CASES: dict[str, Case] = {
     "membership": membership.membership,
     "steps": steps.blocking,
     "steps-aio": steps.asynchronous,
+    "tls": security.blocking,
+    "tls-aio": security.asynchronous,
 }

@@ -31,6 +31,8 @@ from shoal.hooks import Hooks
 from shoal.pool import Filter, Pool, ReplicaNode
 from shoal.protocols import DirectoryLike
 from shoal.retry import Retry, changeable
+from shoal.security import Security
+from shoal.tls import Tls
 from shoal.transport import Options
 from shoal.views import ChannelView, view
 from shoal_balancer import Ejection, Policy, SlowStart, Subset, VersionRange
@@ -51,7 +53,9 @@ class Channel(grpc.aio.Channel):
             (`VersionRange`); all when None.
         contract: What it calls: a `Contract`, services, methods, or their names. A replica that
             serves something incompatible gets no call; nothing is compared when None.
-        credentials: For TLS; None for plaintext.
+        tls: Certificate and trusted authorities; the directory's where `Directory.channel` makes
+            the channel. Only replicas with a certificate of the service are called then.
+        credentials: grpc's, for TLS in another way; None for plaintext without ``tls``.
         options: grpc's channel options, for each replica's connection.
         compression: grpc's default compression.
         interceptors: grpc.aio's; they run for each attempt, for asyncio channels can't be wrapped.
@@ -67,7 +71,9 @@ class Channel(grpc.aio.Channel):
 
     Raises:
         RuntimeError: no event loop is running.
-        ValueError: the range of versions or the contract can't be read.
+        TlsError: the certificate or the authorities can't be used.
+        ValueError: the range of versions or the contract can't be read, or there are both ``tls``
+            and ``credentials``.
     """
 
     def __init__(
@@ -80,6 +86,7 @@ class Channel(grpc.aio.Channel):
         filter: Filter | None = None,  # noqa: A002 - the word that callers look for
         version: str | VersionRange | None = None,
         contract: Any = None,
+        tls: Tls | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         options: Options = (),
         compression: grpc.Compression | None = None,
@@ -101,7 +108,14 @@ class Channel(grpc.aio.Channel):
         self._forked = False
         self._loop = asyncio.get_running_loop()
         self._change = asyncio.Event()
-        self._transport = AioTransport(self._loop, credentials, options, compression, interceptors)
+        security = Security.of(service, tls, credentials)
+        self._transport = AioTransport(
+            self._loop,
+            security.credentials,
+            (*options, *security.options),
+            compression,
+            interceptors,
+        )
         self.pool = Pool(
             directory,
             service,
@@ -115,6 +129,8 @@ class Channel(grpc.aio.Channel):
             subset=subset,
             observer=hooks,
             retried=hooks.retried if hooks is not None else None,
+            speaks=security.speaks,
+            files=security.files,
         )
         self.pool.follow()
         forks.on_fork(self)

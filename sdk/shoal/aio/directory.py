@@ -15,6 +15,7 @@ from shoal.contractstore import Reader
 from shoal.errors import DirectoryClosedError
 from shoal.registrar import ZooKeeperRegistration
 from shoal.servicewatch import ServiceWatch
+from shoal.tls import Tls
 from shoal_balancer import Replica
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Directory:
         resync_every: float = 60.0,
         handler: HandlerFactory | None = None,
         rng: random.Random | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self._directory = shoal.directory.Directory(
             hosts,
@@ -53,6 +55,7 @@ class Directory:
             resync_every=resync_every,
             handler=handler,
             rng=rng,
+            tls=tls,
         )
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
         self._closed = False
@@ -92,6 +95,8 @@ class Directory:
 
         if self._closed:
             raise DirectoryClosedError(f"{self!r} was closed; make a new one")
+        if self._directory.tls is not None and "credentials" not in options:
+            options.setdefault("tls", self._directory.tls)
         channel = Channel(self._directory, service, **options)
         self._channels.add(channel)
         return channel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any
@@ -17,14 +17,17 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from shoal import addresses, forks, keepalive, signals, standard, systemd
 from shoal.admission import Admission
 from shoal.aio.gate import AioGate
+from shoal.aio.guard import AioGuard
 from shoal.drain import STEP, Drain, Roster
 from shoal.drainreport import DrainReport
 from shoal.errors import RegistrationError
 from shoal.gate import REPLICA_SERVICE
+from shoal.guard import Door
 from shoal.hellos import AioHellos
 from shoal.protocols import DirectoryLike, Registration
 from shoal.reporter import LoadReporter, reporter_of
 from shoal.serving import Identity, Shell
+from shoal.tls import Tls
 from shoal_balancer import Limit, Replica, Status
 from shoal_protos.v1 import replica_pb2_grpc
 
@@ -66,6 +69,10 @@ class Server(Shell, grpc.aio.Server):
         contract: Whether callers may read in the directory what it serves, to see whether they go
             together.
         descriptors: Where the descriptors of its services are; protobuf's default pool when None.
+        tls: Certificate of the service and trusted authorities, for the port that `serve` binds.
+            Callers without a certificate are refused. None for plaintext.
+        callers: Services, by name, whose certificate may call; None: everybody with one. Health
+            and reflection answer all who have one.
 
     Attributes:
         load: Makes the load reports; None where there are none.
@@ -74,6 +81,8 @@ class Server(Shell, grpc.aio.Server):
     Raises:
         ImportError: health or reflection is wanted and its package is not installed.
         ShoalForkError: this is a forked child, and the parent used grpc.aio.
+        TlsError: the certificate or the authorities can't be used.
+        ValueError: there are ``callers`` without ``tls``.
     """
 
     def __init__(
@@ -100,6 +109,8 @@ class Server(Shell, grpc.aio.Server):
         limit: Limit | None = None,
         contract: bool = True,
         descriptors: DescriptorPool | None = None,
+        tls: Tls | None = None,
+        callers: Collection[str] | None = None,
     ) -> None:
         forks.check(f"an asyncio server of '{service}'", aio=True)
         if reflection:
@@ -118,6 +129,7 @@ class Server(Shell, grpc.aio.Server):
             ),
             contract=contract,
             descriptors=descriptors,
+            tls=tls,
         )
         self.linger = linger
         self.grace = grace
@@ -135,7 +147,11 @@ class Server(Shell, grpc.aio.Server):
         forks.starts(aio=True)
         self._server: grpc.aio.Server = grpc.aio.server(
             executor,
-            interceptors=[AioGate(self.roster, self.load, admission), *interceptors],
+            interceptors=[
+                AioGate(self.roster, self.load, admission),
+                *([AioGuard(Door.of(callers, tls))] if callers is not None else []),
+                *interceptors,
+            ],
             options=addresses.exclusive([*keepalive.SERVER.items(), *options]),
             compression=compression,
             maximum_concurrent_rpcs=maximum_concurrent_rpcs,
@@ -226,19 +242,21 @@ class Server(Shell, grpc.aio.Server):
             bind: ``host:port`` to listen on; port 0 takes a free one.
             advertise: The host (or ``host:port``) that callers use, where that is another than the
                 one bound. Needed when ``bind`` listens everywhere.
-            credentials: For TLS; None for plaintext.
+            credentials: For TLS in another way than by the server's ``tls``.
             timeout: Seconds for the directory to take the announcement.
 
         Raises:
             BindError: the address can't be bound.
             ContractError: its descriptors are too large to be published.
             RegistrationError: it could not be announced; the server is stopped again.
+            TlsError: the certificate is another service's.
             ValueError: an address can't be read, or ``bind`` listens everywhere without
                 ``advertise``.
             ShoalForkError: the server was made before this process forked.
         """
         host, outside = addresses.advertised(bind, advertise)
         contract = self.contract()
+        credentials = credentials or self.credentials()
         if credentials is None:
             port = self.add_insecure_port(bind)
         else:
@@ -285,7 +303,7 @@ class Server(Shell, grpc.aio.Server):
             directory: Where to announce.
             bind: ``host:port`` to listen on.
             advertise: The host that callers use.
-            credentials: For TLS.
+            credentials: For TLS in another way.
             ready: Called with the replica once it is announced.
             alive: Asked before each sign of life to the watchdog: none is given while it says no.
 

@@ -11,7 +11,16 @@ import grpc
 import grpc.aio
 
 from shoal import forks
-from shoal.transport import GOODBYE, HELLO, MISSED, PATIENCE, RELEASED, Options, merged
+from shoal.transport import (
+    GOODBYE,
+    HELLO,
+    MISSED,
+    PATIENCE,
+    RELEASED,
+    Credentials,
+    Options,
+    merged,
+)
 from shoal_protos.v1 import replica_pb2
 
 logger = logging.getLogger(__name__)
@@ -25,7 +34,7 @@ class AioTransport:
 
     Args:
         loop: That loop.
-        credentials: For TLS; None for plaintext.
+        credentials: Makes those of a connection; None for plaintext.
         options: grpc's channel options.
         compression: grpc's default compression for the channel.
         interceptors: Run for each attempt, on its replica's channel.
@@ -34,7 +43,7 @@ class AioTransport:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        credentials: grpc.ChannelCredentials | None,
+        credentials: Credentials | None,
         options: Options,
         compression: grpc.Compression | None,
         interceptors: Sequence[grpc.aio.ClientInterceptor] | None,
@@ -56,7 +65,7 @@ class AioTransport:
         if self._credentials is None:
             return grpc.aio.insecure_channel(target, options, self._compression, self._interceptors)
         return grpc.aio.secure_channel(
-            target, self._credentials, options, self._compression, self._interceptors
+            target, self._credentials(), options, self._compression, self._interceptors
         )
 
     def close(self, channel: grpc.aio.Channel) -> None:

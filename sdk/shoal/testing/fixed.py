@@ -9,6 +9,7 @@ from typing import Any
 
 from shoal.channels import ChannelOwner
 from shoal.contracts import ServedContract
+from shoal.tls import Tls
 from shoal.watching import SetWatch
 from shoal_balancer import Replica, Status
 
@@ -23,10 +24,17 @@ class FixedDirectory(ChannelOwner):
 
     Args:
         services: For each service its replicas, as ``host:port`` or as `Replica`.
+        tls: Certificate and trusted authorities of its channels; what stands as ``host:port`` is a
+            TLS port then. None for plaintext.
     """
 
-    def __init__(self, services: Mapping[str, Iterable[str | Replica]] | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        services: Mapping[str, Iterable[str | Replica]] | None = None,
+        *,
+        tls: Tls | None = None,
+    ) -> None:
+        super().__init__(tls)
         self.caller_id = str(uuid.uuid4())
         self._watches: dict[str, SetWatch] = {}
         self._contracts: dict[str, ServedContract] = {}
@@ -39,7 +47,8 @@ class FixedDirectory(ChannelOwner):
 
     def set(self, service: str, replicas: Iterable[str | Replica]) -> None:
         """Replaces a service's whole set; channels hear of it before this returns."""
-        self.watch(service).publish(_replica(each) for each in replicas)
+        secure = self.tls is not None
+        self.watch(service).publish(_replica(each, secure=secure) for each in replicas)
 
     def watch(self, service: str) -> SetWatch:
         """The one watch of a service."""
@@ -56,12 +65,14 @@ class FixedDirectory(ChannelOwner):
         replica: Replica,
         *,
         timeout: float = 15.0,  # noqa: ARG002 - a fixed directory answers at once
-        secure: bool = False,  # noqa: ARG002 - and writes no port down
+        secure: bool = False,
         contract: ServedContract | None = None,
     ) -> FixedRegistration:
         """Adds a replica to a service's set."""
         if contract is not None:
             self.publish_contract(contract)
+        if secure and replica.ssl_port is None:
+            replica = replace(replica, ssl_port=replica.port)
         return FixedRegistration(self, service, replica)
 
     def publish_contract(self, contract: ServedContract) -> None:
@@ -117,10 +128,11 @@ class FixedRegistration:
         self._directory.set(self._service, [*others, replica] if replica else others)
 
 
-def _replica(given: str | Replica) -> Replica:
+def _replica(given: str | Replica, *, secure: bool) -> Replica:
     if isinstance(given, Replica):
         return given
     address, _, port = given.rpartition(":")
     if not address or not port.isdigit():
         raise ValueError(f"a replica is given as 'host:port' or as a Replica, not {given!r}")
-    return Replica(id=given, address=address.strip("[]"), port=int(port))
+    ssl_port = int(port) if secure else None
+    return Replica(id=given, address=address.strip("[]"), port=int(port), ssl_port=ssl_port)

@@ -15,6 +15,8 @@ from pathlib import Path
 # Where Debian keeps the jar, which names its libraries, and the logger that it leaves to choose.
 _JAR = "/usr/share/java/zookeeper.jar"
 _LOGGER = "/usr/share/java/slf4j-simple.jar"
+# What ZooKeeper needs for TLS, and its jar does not name.
+_TLS = "/usr/share/java/netty-codec.jar:/usr/share/java/netty-resolver.jar"
 
 _CURE = (
     "Install both with `apt-get install zookeeper`, or set JAVA_HOME, and ZOOKEEPER_HOME to an "
@@ -63,7 +65,7 @@ def find_classpath() -> str:
         return f"{home}/conf:{home}/lib/*"
     if not Path(_JAR).exists():
         raise ZooKeeperError(f"{_JAR} does not exist. {_CURE}")
-    return f"{_JAR}:{_LOGGER}"
+    return f"{_JAR}:{_LOGGER}:{_TLS}"
 
 
 def free_port(address: str = "127.0.0.1") -> int:

@@ -16,6 +16,8 @@ from typing import Self
 
 from kazoo.client import KazooClient
 
+from shoal import zookeepertls
+from shoal.testing import zookeeperserver
 from shoal.testing.installed import (
     ZooKeeperError,
     find_classpath,
@@ -23,6 +25,7 @@ from shoal.testing.installed import (
     free_port,
     poll,
 )
+from shoal.tls import Tls
 
 
 class ZooKeeperServer:
@@ -43,6 +46,8 @@ class ZooKeeperServer:
         servers: The ensemble's ``server.N=`` lines, for a member of one.
         number: Its ``myid`` in the ensemble.
         environment: Added to the process's environment.
+        tls: Its certificate, of service ``zookeeper``. It then speaks TLS alone, with whoever shows
+            a certificate, and users of ``operator``'s may do everything.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class ZooKeeperServer:
         servers: Sequence[str] = (),
         number: int = 1,
         environment: Mapping[str, str] | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self._temporary = data_dir is None
         self.data_dir = Path(data_dir or tempfile.mkdtemp(prefix="shoal-zookeeper-")).absolute()
@@ -64,6 +70,7 @@ class ZooKeeperServer:
         self._servers = tuple(servers)
         self._number = number
         self._environment = dict(environment or {})
+        self._tls = tls
         self._child: subprocess.Popen[bytes] | None = None
 
     def __repr__(self) -> str:
@@ -84,8 +91,9 @@ class ZooKeeperServer:
 
     @property
     def hosts(self) -> str:
-        """What a client connects to: ``127.0.0.1:21811``."""
-        return f"{self.address}:{self.port}"
+        """What a client connects to: ``127.0.0.1:21811``, with ``tls://`` where it speaks TLS."""
+        scheme = zookeepertls.SCHEME if self._tls is not None else ""
+        return f"{scheme}{self.address}:{self.port}"
 
     @property
     def log(self) -> Path:
@@ -148,6 +156,7 @@ class ZooKeeperServer:
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
             "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss,SSS",
             "-Dorg.slf4j.simpleLogger.showThreadName=false",
+            *(zookeeperserver.properties(self._tls) if self._tls is not None else ()),
             "-cp",
             classpath,
             "org.apache.zookeeper.server.quorum.QuorumPeerMain",
@@ -186,12 +195,18 @@ class ZooKeeperServer:
         """The answer to a four-letter word ("ruok", "srvr", "cons"); empty when nobody answers."""
         where = (self.address, self.port)
         try:
-            with socket.create_connection(where, timeout=timeout) as connection:
+            with self._dial(where, timeout) as connection:
                 connection.sendall(word.encode("ascii"))
                 answer = b"".join(iter(lambda: connection.recv(65536), b""))
         except OSError:
             return ""
         return answer.decode("utf-8", "replace")
+
+    def _dial(self, where: tuple[str, int], timeout: float) -> socket.socket:
+        connection = socket.create_connection(where, timeout=timeout)
+        if self._tls is None:
+            return connection
+        return zookeeperserver.wrapped(connection, self._tls)
 
     def stop(self, timeout: float = 20.0) -> None:
         """Ends it as an operator would (SIGTERM), with SIGKILL after ``timeout`` seconds."""
@@ -234,7 +249,11 @@ class ZooKeeperServer:
             timeout: Seconds for the connection that this takes.
         """
         # Whoever knows the password may take a session over, and a client that closes ends it.
-        thief = KazooClient(hosts=self.hosts, client_id=client_id)
+        thief = KazooClient(
+            hosts=f"{self.address}:{self.port}",
+            client_id=client_id,
+            **({**zookeepertls.settings(self._tls), "check_hostname": False} if self._tls else {}),
+        )
         thief.start(timeout=timeout)
         thief.stop()
         thief.close()
@@ -264,7 +283,8 @@ class ZooKeeperServer:
             lines = self._configuration.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return None
-        return int(dict(line.split("=", 1) for line in lines)["clientPort"])
+        found = dict(line.split("=", 1) for line in lines)
+        return int(found.get("clientPort") or found["secureClientPort"])
 
     def _configure(self) -> None:
         data = self.data_dir / "data"
@@ -273,8 +293,7 @@ class ZooKeeperServer:
         lines = [
             f"tickTime={self._tick}",
             f"dataDir={data}",
-            f"clientPortAddress={self.address}",
-            f"clientPort={self.port}",
+            *self._port_lines(),
             "initLimit=20",
             "syncLimit=10",
             # All clients share one address here; the default of 60 would turn some away.
@@ -284,6 +303,12 @@ class ZooKeeperServer:
             *self._servers,
         ]
         self._configuration.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def _port_lines(self) -> list[str]:
+        if self._tls is None:
+            return [f"clientPortAddress={self.address}", f"clientPort={self.port}"]
+        lines = zookeeperserver.lines(self._tls, self.data_dir)
+        return [f"secureClientPortAddress={self.address}", f"secureClientPort={self.port}", *lines]
 
     def _signal(self, number: signal.Signals) -> None:
         pid = self.pid

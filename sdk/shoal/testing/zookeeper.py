@@ -13,8 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from shoal import zookeepertls
 from shoal.testing.installed import ZooKeeperError, free_port
 from shoal.testing.standalone import ZooKeeperServer
+from shoal.tls import Tls
 
 __all__ = ["ZooKeeperEnsemble", "ZooKeeperError", "ZooKeeperServer", "free_port"]
 
@@ -38,11 +40,13 @@ class ZooKeeperEnsemble:
         tick: int = 500,
         address: str = "127.0.0.1",
         environment: Mapping[str, str] | None = None,
+        tls: Tls | None = None,
     ) -> None:
         if size < 1:
             raise ValueError(f"an ensemble has at least one member, not {size!r}")
         self._temporary = data_dir is None
         self.data_dir = Path(data_dir or tempfile.mkdtemp(prefix="shoal-ensemble-")).absolute()
+        self._tls = tls
         lines = self._lines(size, address)
         self.members = [
             ZooKeeperServer(
@@ -52,6 +56,7 @@ class ZooKeeperEnsemble:
                 servers=lines,
                 number=number,
                 environment=environment,
+                tls=tls,
             )
             for number in range(1, size + 1)
         ]
@@ -77,7 +82,8 @@ class ZooKeeperEnsemble:
     @property
     def hosts(self) -> str:
         """What a client connects to: all members, comma-separated."""
-        return ",".join(member.hosts for member in self.members)
+        scheme = zookeepertls.SCHEME if self._tls is not None else ""
+        return scheme + ",".join(f"{each.address}:{each.port}" for each in self.members)
 
     @property
     def pids(self) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ EXAMPLES = """
   python -m shoal_gateway.api --zookeeper 127.0.0.1:2181/gateway \\
       --objects file:///var/lib/shoal/objects --catalogue /etc/shoal/catalogue
   python -m shoal_gateway.api --zookeeper zk1:2181,zk2:2181/gateway --id api-2 --host host-2 \\
-      --bind 127.0.2.1:0 --objects file:///var/lib/shoal/objects --catalogue ./catalogue
+      --bind 127.0.2.1:0 --objects s3://my-bucket/objects --catalogue ./catalogue
 """
 
 # Threads for calls to the object store.
@@ -126,12 +126,7 @@ def signers(directory: Directory, signing: Signing) -> Signers:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit code."""
     parser = runtime.parser("api", "The gateway's face to its users.", EXAMPLES)
-    parser.add_argument(
-        "--objects",
-        required=True,
-        metavar="URL",
-        help="where inputs, outputs and logs are kept: file:///absolute/path",
-    )
+    runtime.objects_option(parser)
     parser.add_argument(
         "--catalogue",
         required=True,
@@ -160,7 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CatalogueError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     signing = Signing(parsed.require_signed, parsed.trust_keys_for)
-    asyncio.run(serve(options, catalogue, ObjectStore.open(parsed.objects), signing))
+    objects = runtime.open_objects(parser, parsed.objects)
+    asyncio.run(serve(options, catalogue, objects, signing))
     return 0
 
 

@@ -25,13 +25,12 @@ EXAMPLES = """
       --root /var/lib/shoal/host --objects file:///var/lib/shoal/objects
   build/flavors/local-legacy/bin/python -m shoal_gateway.appmanager --flavor local-legacy \\
       --zookeeper zk1:2181/gateway --bind 127.0.2.1:0 --host host-2 --slots 4 \\
-      --root /var/lib/shoal/host --objects file:///var/lib/shoal/objects
+      --root /var/lib/shoal/host --objects s3://my-bucket/objects
 """
 
 
-def serve(options: runtime.Common, parsed: argparse.Namespace) -> None:
+def serve(options: runtime.Common, parsed: argparse.Namespace, objects: ObjectStore) -> None:
     """Manages jobs until told to stop; what runs then is left to the next manager."""
-    objects = ObjectStore.open(parsed.objects)
     with runtime.open_directory(options) as directory:
         channel = directory.channel("registry", contract=CALLS)
         calls = RegistryCalls(
@@ -60,6 +59,7 @@ def serve(options: runtime.Common, parsed: argparse.Namespace) -> None:
                 flavor=parsed.flavor,
                 metadata={"slots": str(parsed.slots)},
                 **options.identity(),
+                **options.door("appmanager"),
             )
             appmanager_pb2_grpc.add_AppManagerServicer_to_server(
                 AppManagerServicer(
@@ -119,12 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="this host's own directory: attempts, ledger, installed applications",
     )
-    parser.add_argument(
-        "--objects",
-        required=True,
-        metavar="URL",
-        help="where inputs, outputs and logs are kept: file:///var/lib/shoal/objects",
-    )
+    runtime.objects_option(parser)
     parser.add_argument(
         "--lease",
         type=_lease,
@@ -149,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     options = runtime.common_options(parsed)
     runtime.configure_logging(options.log_level)
-    serve(options, parsed)
+    serve(options, parsed, runtime.open_objects(parser, parsed.objects))
     return 0
 
 

@@ -9,14 +9,18 @@ import grpc
 
 from shoal.errors import ShoalError
 from shoal.testing.installed import ZooKeeperError
+from shoal_gateway.aws.errors import AwsError
 from shoal_gateway.cli import (  # noqa: F401 - they add their commands
+    certs,
     config,
     experiments,
     fleets,
+    instances,
     jobs,
     keys,
     names,
     upgrades,
+    zookeeper,
 )
 from shoal_gateway.cli.context import err
 from shoal_gateway.cli.root import app
@@ -44,7 +48,15 @@ def run(arguments: Sequence[str]) -> int:
     except FleetError as error:
         err.print(f"shoal: {error}", style="red", markup=False)
         return UNREACHABLE if "no fleet" in str(error) else FAILED
-    except (ShoalError, ZooKeeperError, PostgresError, ChecksumError, OSError, ValueError) as error:
+    except (
+        ShoalError,
+        AwsError,
+        ZooKeeperError,
+        PostgresError,
+        ChecksumError,
+        OSError,
+        ValueError,
+    ) as error:
         err.print(f"shoal: {error}", style="red", markup=False)
         return FAILED
     return 0

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 
 from shoal.directory import Directory
+from shoal.tls import Tls
 from shoal_gateway.client import Gateway
 from shoal_gateway.fleet import Fleet, FleetError
 
@@ -33,11 +35,14 @@ class Where:
         fleet: Directory of a local one.
         zookeeper: Address with chroot of one elsewhere; None: the local one.
         owner: Whose jobs.
+        certificate: Directory of the certificate to call with; None: the local fleet's operator's,
+            where it has one.
     """
 
     fleet: Path
     zookeeper: str | None = None
     owner: str = ""
+    certificate: Path | None = None
 
     def local(self, progress: Any = None) -> Fleet:
         """The local fleet.
@@ -60,8 +65,19 @@ class Where:
     @contextmanager
     def directory(self) -> Iterator[Directory]:
         """The way into the fleet's directory."""
-        with Directory(self.address(), cache_dir=self.fleet.absolute() / "cache") as directory:
+        cache = self.fleet.absolute() / "cache"
+        with Directory(self.address(), cache_dir=cache, tls=self.tls()) as directory:
             yield directory
+
+    def tls(self) -> Tls | None:
+        """The certificate that calls are made with; None for plain text.
+
+        Raises:
+            FleetError: there is no fleet.
+        """
+        if self.certificate is not None:
+            return Tls.of(self.certificate)
+        return None if self.zookeeper else self.local().tls()
 
     @contextmanager
     def gateway(self, signer: Signer | None = None) -> Iterator[Gateway]:
@@ -77,3 +93,20 @@ class Where:
 def print_json(document: Any) -> None:
     """For scripts: JSON and nothing else, whatever the terminal."""
     out.print(json.dumps(document, indent=2), soft_wrap=True, markup=False, highlight=False)
+
+
+def sure(question: str, yes: bool) -> None:
+    """Asks before something that can't be taken back; goes on only after a yes.
+
+    Args:
+        question: Says what will happen.
+        yes: It was answered on the command line.
+
+    Raises:
+        ValueError: nobody is there to be asked.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ValueError(f"{question} Nobody can be asked here; say --yes")
+    typer.confirm(question, abort=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from shoal_gateway.cli.root import Store, app
+from shoal_gateway.cli.context import sure
+from shoal_gateway.cli.root import Store, app, where
 from shoal_gateway.experiments.settings import Settings
 
 group = typer.Typer(
@@ -19,6 +21,14 @@ group = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(group, name="experiment")
+
+
+class Kind(StrEnum):
+    """What happens to an instance."""
+
+    STOP = "stop"
+    START = "start"
+    TERMINATE = "terminate"
 
 
 Jobs = Annotated[int, typer.Option(help="How many jobs.", min=10)]
@@ -122,6 +132,69 @@ def capacity(
 
     settings = _settings("capacity", jobs, seed, store, out, 0.0, small)
     raise typer.Exit(run(settings, celery=celery))
+
+
+@group.command()
+def instances(
+    name: Annotated[
+        str,
+        typer.Option(
+            "--name", "-n", envvar="SHOAL_FLEET_NAME", help="The fleet: its tag shoal:fleet."
+        ),
+    ],
+    kind: Annotated[
+        list[Kind] | None,
+        typer.Option(help="What happens to instances; may be given again (default: stop)."),
+    ] = None,
+    faults: Annotated[int, typer.Option(help="How many.", min=1)] = 3,
+    seconds: Annotated[float, typer.Option(help="In which they begin.", min=1.0)] = 600.0,
+    down: Annotated[float, typer.Option(help="Seconds that one stays stopped.", min=0.0)] = 60.0,
+    patience: Annotated[
+        float, typer.Option(help="Seconds in which the fleet must be whole again.", min=1.0)
+    ] = 900.0,
+    jobs: Annotated[
+        int, typer.Option(help="Naps submitted meanwhile; needs --zookeeper.", min=0)
+    ] = 0,
+    role: Annotated[str, typer.Option(help="Of the victims.")] = "services",
+    seed: Seed = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    region: Annotated[str | None, typer.Option(help="AWS's region.")] = None,
+    out: Out = None,
+) -> None:
+    """Stop, start or terminate random instances of a fleet in EC2, by its tag and seeded.
+
+    One at a time, never one without exactly the tag shoal:fleet=NAME, never the last that runs.
+
+    Examples:  shoal experiment instances --name blue --dry-run
+
+    shoal --zookeeper zk1:2181/gateway experiment instances -n blue --kind stop --kind terminate
+    --jobs 200 --seed 7
+    """
+    from shoal_gateway.aws.instances import Ec2Fleet
+    from shoal_gateway.experiments import instances as experiment
+
+    place = (out or Path("build") / "experiments" / "instances").absolute()
+    kinds = tuple(each.value for each in kind or [Kind.STOP])
+    settings = experiment.Ec2Settings(
+        name, role, kinds, faults, seconds, down, patience, seed, jobs, place
+    )
+    fleet = Ec2Fleet.open(name, region)
+    if dry_run:
+        for each in experiment.dry_run(settings, fleet):
+            group = each["group"] or "no group"
+            typer.echo(f"{each['at']:7.1f} s  {each['kind']} {each['instance']} "
+                       f"({each['zone']}, {group})")  # fmt: skip
+        return
+    if jobs and not where().zookeeper:
+        raise ValueError("--jobs need to know where to go: shoal --zookeeper HOSTS/CHROOT …")
+    sure(f"Have {faults} instances of fleet {name} ({role}) broken: {', '.join(kinds)}?", yes)
+    if not jobs:
+        raise typer.Exit(experiment.run(settings, fleet, None))
+    with where().directory() as directory:
+        raise typer.Exit(experiment.run(settings, fleet, directory))
 
 
 @group.command()

@@ -24,10 +24,19 @@ def up(
     require_signed: Annotated[
         bool, typer.Option("--require-signed", help="Refuse jobs that nobody has signed.")
     ] = False,
+    tls: Annotated[
+        bool,
+        typer.Option(
+            "--tls", help="Certificates on both ends, of an authority of the fleet's own."
+        ),
+    ] = False,
+    certs: Annotated[
+        Path | None, typer.Option(help="The same with those in a directory of `shoal certs`.")
+    ] = None,
 ) -> None:
     """Start a local fleet: ZooKeeper, hosts, and a replica of each service on each host.
 
-    Examples:  shoal up    shoal up --ensemble 3    shoal up --store postgres
+    Examples:  shoal up    shoal up --ensemble 3    shoal up --store postgres    shoal up --tls
     """
     with progress() as tell:
         fleet = where().local(tell)
@@ -38,6 +47,8 @@ def up(
                 ensemble=ensemble,
                 store=store.value,
                 require_signed=require_signed,
+                tls=tls,
+                certificates=certs,
             )
         except (KeyboardInterrupt, FleetError, PostgresError, ZooKeeperError):
             # Half a fleet is no use to anybody; one that ran before this command is left alone.
@@ -94,7 +105,12 @@ def _note_dead(meant: Where, rows: list[dict[str, Any]]) -> None:
         row = found.get(each.id)
         if row is None:
             keys = ("address", "version", "zone", "contract")
-            row = dict.fromkeys(keys, "") | {"port": 0, "since": 0, "flavor": each.flavor}
+            row = dict.fromkeys(keys, "") | {
+                "port": 0,
+                "tls": False,
+                "since": 0,
+                "flavor": each.flavor,
+            }
             row |= {"id": each.id, "service": each.service, "host": each.host}
             rows.append(row)
         row["status"] = "DOWN"
@@ -135,11 +151,12 @@ def demo(
     directory: Annotated[
         Path, typer.Option("--out", help="Where report, picture and logs go.")
     ] = Path("build/demo"),
+    tls: Annotated[bool, typer.Option("--tls", help="With certificates on both ends.")] = False,
 ) -> None:
     """Run jobs through a fresh fleet while replicas and a host are killed, and check everything.
 
-    Example:  shoal demo --jobs 100 --seed 1
+    Examples:  shoal demo --jobs 100 --seed 1    shoal demo --tls
     """
     from shoal_gateway.demo.run import demonstrate
 
-    raise typer.Exit(demonstrate(count, seed, directory))
+    raise typer.Exit(demonstrate(count, seed, directory, tls=tls))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf import timestamp_pb2
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from shoal import Replica
 from shoal.recipes.confighistory import Revision
+from shoal_gateway.aws.instances import Instance
 from shoal_gateway.client import state_name
 from shoal_protos.gateway.model.v1 import job_pb2
 
@@ -28,6 +29,10 @@ _COLOURS = {
     "CANCELLED": "magenta",
     "RUNNING": "cyan",
     "LEASED": "cyan",
+    "running": "green",
+    "pending": "cyan",
+    "stopping": "magenta",
+    "stopped": "yellow",
 }
 
 
@@ -82,6 +87,7 @@ def replica_json(service: str, replica: Replica) -> dict[str, Any]:
         "host": replica.host,
         "address": replica.address,
         "port": replica.port,
+        "tls": replica.ssl_port is not None,
         "version": replica.version,
         "flavor": replica.flavor,
         "zone": replica.zone,
@@ -112,6 +118,38 @@ def replica_table(rows: list[dict[str, Any]], title: str) -> Table:
             since,
         )
     return table
+
+
+def instance_table(
+    instances: Sequence[Instance],
+    hosted: Mapping[str, Sequence[tuple[str, Replica]]] | None,
+    title: str | None,
+) -> Table:
+    """``shoal fleet list``; without ``hosted`` nothing is said of replicas."""
+    table = _table(title)
+    for name in ("instance", "fleet", "role", "zone", "address", "type", "state", "group"):
+        table.add_column(name)
+    table.add_column("since", justify="right")
+    if hosted is not None:
+        table.add_column("replicas")
+    now = time.time()
+    for each in instances:
+        row = [each.id, each.fleet, each.role or "–", each.zone, each.address or "–", each.kind]
+        group = each.group or "–"
+        if each.lifecycle not in ("", "InService"):
+            group += f" [magenta]{each.lifecycle}[/magenta]"
+        if each.healthy is False:
+            group += " [red]unhealthy[/red]"
+        row += [coloured(each.state), group, ago(now - each.launched)]
+        if hosted is not None:
+            row.append("\n".join(_replica(*pair) for pair in hosted.get(each.id, ())) or "–")
+        table.add_row(*row)
+    return table
+
+
+def _replica(service: str, replica: Replica) -> str:
+    flavor = f" {replica.flavor}" if replica.flavor else ""
+    return f"{service}{flavor} {replica.version or '–'} {coloured(str(replica.status))}"
 
 
 def unix(stamp: timestamp_pb2.Timestamp) -> float:
@@ -213,6 +251,25 @@ def key_table(rows: list[dict[str, Any]]) -> Table:
             day(row["not_before"]),
             day(row["not_after"]),
             row["comment"],
+        )
+    return table
+
+
+def certificate_table(rows: list[dict[str, Any]], now: float) -> Table:
+    """``shoal certs show``."""
+    table = _table()
+    for name in ("name", "for", "until", "left", "serial", "authority"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        left = (row["not_after"] - now) / 86400.0
+        style = "red" if left <= 0 else "yellow" if left < 10 else ""
+        table.add_row(
+            row["name"],
+            row["names"][0] if row["names"] else "nobody",
+            day(row["not_after"]),
+            Text(f"{left:.1f} days", style=style),
+            row["serial"][:16],
+            row["issuer"][-16:],
         )
     return table
 

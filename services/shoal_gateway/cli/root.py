@@ -59,12 +59,20 @@ def options(
     owner: Annotated[
         str, typer.Option(envvar="SHOAL_OWNER", help="Whose jobs (default: the user's name).")
     ] = "",
+    tls: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SHOAL_TLS",
+            help="Directory with my certificate: tls.crt, tls.key, ca.crt (default: for a local "
+            "fleet with TLS, its operator's).",
+        ),
+    ] = None,
     version: Annotated[  # noqa: ARG001 - handled by its callback
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Options of all commands come before the command: shoal --fleet DIR ps."""
-    _meant.set(Where(fleet, zookeeper, owner))
+    _meant.set(Where(fleet, zookeeper, owner, tls))
 
 
 def where() -> Where:

@@ -139,7 +139,11 @@ def _carry_out(fleet: Fleet, wish: Wish) -> Result:
             upgrade.stop()
 
     what = f"upgrade of {wish.service} to {wish.version}"
-    with held(fleet.state.zookeeper, what, lost), fleet.directory_of() as directory, bar() as shown:
+    with (
+        held(fleet.state.zookeeper, what, lost, fleet.tls()),
+        fleet.directory_of() as directory,
+        bar() as shown,
+    ):
         task = shown.add_task(what, total=None)
 
         def tell(step: str, done: int, total: int) -> None:

@@ -47,14 +47,14 @@ class Submission:
     case: Case
 
 
-def demonstrate(jobs: int, seed: int, out: Path) -> int:
+def demonstrate(jobs: int, seed: int, out: Path, *, tls: bool = False) -> int:
     """Runs the demo; 0 when every job succeeded exactly once and the run proved something."""
     out = out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     observations = observed()
     with logged(out / "client.log"):
         try:
-            with fresh_fleet(out / "fleet") as fleet:
+            with fresh_fleet(out / "fleet", tls=tls) as fleet:
                 report = _run(fleet, jobs, seed, out, observations)
         except Exception as error:
             logger.exception("the demo failed")

@@ -87,7 +87,7 @@ def run(settings: Settings, *, patience: float = PATIENCE, celery: bool = True) 
         history = History(out / "history.jsonl")
         try:
             report = _run(settings, steps, history, patience)
-            compared = beside(settings) if celery else None
+            compared = beside(settings) if celery else {"left_out": "--no-celery"}
         except (
             FleetError, PostgresError, ZooKeeperError, ShoalError, StepError, OSError,
             subprocess.TimeoutExpired, grpc.RpcError, RuntimeError,
@@ -97,8 +97,7 @@ def run(settings: Settings, *, patience: float = PATIENCE, celery: bool = True) 
             return 1
         finally:
             history.close()
-    if compared is not None:
-        report["celery"] = compared
+    report["celery"] = compared
     path = out / "report.json"
     path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     pictures = capacity_plots.draw_all(out, report)
@@ -158,8 +157,8 @@ def _run(
     return capacity_report.report(rows, facts)
 
 
-def beside(settings: Settings) -> dict[str, Any] | None:
-    """What Celery with Redis does of the same, on this machine; None where it is not installed."""
+def beside(settings: Settings) -> dict[str, Any]:
+    """What Celery with Redis does of the same on this machine, or ``left_out``: why it does not."""
     lab.console.print("Shoal and Celery with Redis, in turns", style="dim")
     try:
         # Not everybody has them, and the rest of the experiment needs neither.
@@ -169,7 +168,7 @@ def beside(settings: Settings) -> dict[str, Any] | None:
             f"left out: {error}; the development environment has Celery: `make setup`",
             style="yellow", markup=False,
         )  # fmt: skip
-        return None
+        return {"left_out": str(error)}
     try:
         with tempfile.TemporaryDirectory(prefix="shoal-celery-") as place:
             return comparison.compare(
@@ -179,7 +178,7 @@ def beside(settings: Settings) -> dict[str, Any] | None:
             )
     except celery_side.MissingError as error:
         lab.console.print(f"left out: {error}", style="yellow", markup=False)
-        return None
+        return {"left_out": str(error)}
 
 
 def _measure(fleet: Fleet, step: Step, seed: int, patience: float, history: History) -> Measured:

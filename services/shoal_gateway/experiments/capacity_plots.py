@@ -40,7 +40,7 @@ def draw_all(out: Path, report: dict[str, Any]) -> list[Path]:
     kinds = [kind for kind in (BURN, NOOP) if any(_series(report, kind))]
     if kinds:
         drawn.append(_ceilings(out / "capacity-ceilings.png", report, kinds))
-    if "celery" in report:
+    if "left_out" not in report.get("celery", {"left_out": "an older report"}):
         drawn.append(draw_celery(out / "capacity-celery.png", report["celery"]))
     return drawn
 

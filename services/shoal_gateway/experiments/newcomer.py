@@ -16,6 +16,7 @@ import grpc
 
 from shoal.directory import Directory
 from shoal.errors import ShoalError
+from shoal.tls import Tls
 from shoal_gateway.client import TERMINAL, Gateway, state_name
 
 OWNER = "newcomer"
@@ -31,7 +32,7 @@ def main(zookeeper: str, cache: str, key: str, nap: str) -> None:
         nap: Seconds that it waits.
     """
     began = time.monotonic()
-    with Directory(zookeeper, cache_dir=cache) as directory:
+    with Directory(zookeeper, cache_dir=cache, tls=Tls.from_environment()) as directory:
         gateway = Gateway(directory, OWNER)
         try:
             gateway.applications()

@@ -9,9 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from shoal import zookeepertls
 from shoal.directory import Directory
 from shoal.testing import ZooKeeperEnsemble, ZooKeeperServer
-from shoal_gateway.fleet import layout, processes
+from shoal.tls import ENVIRONMENT, Tls
+from shoal_gateway.access import OPERATOR
+from shoal_gateway.fleet import certs, layout, processes
 from shoal_gateway.fleet.arrival import Progress, await_announced, silent
 from shoal_gateway.fleet.errors import FleetError, NoFleetError
 from shoal_gateway.fleet.installing import install
@@ -70,6 +73,8 @@ class Fleet:
         slots: int = 2,
         store: str = "sqlite",
         require_signed: bool = False,
+        tls: bool = False,
+        certificates: Path | None = None,
         route: Route | None = None,
         timeout: float = 120.0,
     ) -> FleetState:
@@ -84,6 +89,8 @@ class Fleet:
             slots: Jobs at once of each app manager.
             store: What the registry keeps jobs in: "sqlite" or "postgres".
             require_signed: Whether unsigned jobs are refused.
+            tls: Whether all speak TLS, with certificates of an authority of the fleet's own.
+            certificates: A directory of `shoal certs` whose certificates they have instead.
             route: Says by which ways each replica is reached and reaches ZooKeeper; None: the
                 direct ones.
             timeout: Seconds for the replicas to be found.
@@ -92,6 +99,7 @@ class Fleet:
             FleetError: there is one already, or a part of it did not come up.
             ZooKeeperError: ZooKeeper is not installed or did not come up.
             OSError: something could not be installed.
+            TlsError: a certificate is missing or can't be used.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         with self._file.locked():
@@ -107,6 +115,7 @@ class Fleet:
                 slots=slots,
                 store=store,
                 require_signed=require_signed,
+                certificates=self._certificates(tls, certificates),
             )
             # Written first: whatever happens now, `shoal down` knows what to look for.
             self._file.write(state)
@@ -202,6 +211,9 @@ class Fleet:
             missing = [each for each in wanted if not _runs(each)]
             if name is not None and not missing:
                 raise FleetError(f"{name} runs already")
+            if state.certificates == str(self.layout.certificates):
+                # Those of a fleet that slept for weeks have expired.
+                certs.prepare(self.layout.certificates)
             self._start_zookeeper(state)
             self._start_store(state)
             state = self._launch(state, missing)
@@ -289,22 +301,46 @@ class Fleet:
 
     def directory_of(self) -> Directory:
         """A way into the fleet's directory, for callers on this machine."""
-        return Directory(self.state.zookeeper, cache_dir=self.directory / "cache")
+        return Directory(self.state.zookeeper, cache_dir=self.directory / "cache", tls=self.tls())
+
+    def tls(self) -> Tls | None:
+        """The operator's certificate; None where the fleet speaks plain text.
+
+        Raises:
+            NoFleetError: there is no fleet here.
+        """
+        place = self.state.certificates
+        return Tls.of(Path(place) / OPERATOR) if place else None
+
+    def _certificates(self, own: bool, elsewhere: Path | None) -> str:
+        if elsewhere is not None:
+            certs.check(elsewhere)
+            return str(elsewhere.absolute())
+        if not own:
+            return ""
+        certs.prepare(self.layout.certificates)
+        return str(self.layout.certificates)
 
     def _start_zookeeper(self, state: FleetState) -> str:
         """Starts what of ZooKeeper does not run; its address."""
         zookeeper = self._zookeeper(state)
         self._progress("ZooKeeper", 0, 1)
         zookeeper.start()
+        if state.certificates:
+            servers = zookeeper.hosts.removeprefix(zookeepertls.SCHEME)
+            certs.protect(servers, layout.CHROOT, Path(state.certificates))
         self._progress("ZooKeeper", 1, 1)
         return zookeeper.hosts
 
     def _zookeeper(self, state: FleetState) -> ZooKeeperServer | ZooKeeperEnsemble:
         marks = {processes.FLEET_MARK: state.id}
         path = self.layout.zookeeper
+        tls = None
+        if state.certificates:
+            tls = Tls.of(Path(state.certificates) / zookeepertls.SERVICE)
         if state.ensemble == 1:
-            return ZooKeeperServer(path, environment=marks)
-        return ZooKeeperEnsemble(state.ensemble, path, environment=marks)
+            return ZooKeeperServer(path, environment=marks, tls=tls)
+        return ZooKeeperEnsemble(state.ensemble, path, environment=marks, tls=tls)
 
     def _start_store(self, state: FleetState) -> None:
         if state.store == "postgres":
@@ -327,7 +363,8 @@ class Fleet:
                 process = processes.spawn(
                     place.command(state, replica),
                     log=place.log(replica),
-                    environment={**marks, **code},
+                    # A certificate of whoever started us is no service's.
+                    environment={**marks, **code, ENVIRONMENT: ""},
                 )
             except OSError as error:
                 raise FleetError(f"{replica.id} could not be started: {error}") from error

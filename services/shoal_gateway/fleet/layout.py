@@ -57,6 +57,11 @@ class Layout:
         return self.directory / "graveyard"
 
     @property
+    def certificates(self) -> Path:
+        """The fleet's own authority and what it has issued, where there is one."""
+        return self.directory / "certs"
+
+    @property
     def releases(self) -> Releases:
         """The code of the versions that replicas were upgraded to."""
         return Releases(self.directory / "releases")
@@ -139,6 +144,8 @@ class Layout:
             *("--zone", f"zone-{replica.host.rpartition('-')[2]}"),
             *("--cache", str(root / "cache")),
         ]
+        if state.certificates:
+            command += ["--tls", str(Path(state.certificates) / replica.service)]
         if replica.advertise:
             command += ["--advertise", replica.advertise]
         if not replica.version:

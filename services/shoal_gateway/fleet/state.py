@@ -55,6 +55,7 @@ class FleetState:
         slots: Jobs at once of each app manager.
         store: What the registry keeps jobs in: "sqlite" or "postgres".
         require_signed: Whether the api refuses unsigned jobs.
+        certificates: Directory of `shoal certs` whose certificates all have; empty: plain text.
         hosts: Loopback address of each host.
         replicas: By id.
     """
@@ -65,6 +66,7 @@ class FleetState:
     slots: int = 2
     store: str = "sqlite"
     require_signed: bool = False
+    certificates: str = ""
     hosts: dict[str, str] = field(default_factory=dict)
     replicas: dict[str, ReplicaState] = field(default_factory=dict)
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from shoal.directory import Directory
 from shoal.errors import CoordinationError, LockTakenError, LockTimeoutError
 from shoal.recipes.lock import Lock
+from shoal.tls import Tls
 from shoal_gateway.fleet.errors import FleetError
 
 NAME = "upgrade"
@@ -25,20 +26,23 @@ class UpgradeRunsError(FleetError):
 
 
 @contextmanager
-def held(zookeeper: str, what: str, lost: Callable[[], None]) -> Iterator[None]:
+def held(
+    zookeeper: str, what: str, lost: Callable[[], None], tls: Tls | None = None
+) -> Iterator[None]:
     """Holds the fleet's upgrade lock; it ends with our session at the latest.
 
     Args:
         zookeeper: Address with chroot.
         what: What it is held for, for whoever asks.
         lost: Called when the lock was lost, so that another may hold it by now.
+        tls: The certificate to show; None for plain text.
 
     Raises:
         UpgradeRunsError: another upgrade holds it.
         FleetError: ZooKeeper does not answer.
     """
     facts = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), "what": what}
-    with Directory(zookeeper, session_timeout=SESSION) as directory:
+    with Directory(zookeeper, session_timeout=SESSION, tls=tls) as directory:
         lock = Lock(directory, NAME, who=json.dumps(facts), on_lost=lambda _reason: lost())
         try:
             lock.acquire(CONNECT, wait=False)

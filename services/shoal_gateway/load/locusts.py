@@ -40,7 +40,7 @@ class Connections:
     def directory(self, zookeeper: str) -> shoal.Directory:
         """The process's session."""
         if self._directory is None:
-            self._directory = shoal.Directory(zookeeper)
+            self._directory = shoal.Directory(zookeeper, tls=shoal.Tls.from_environment())
         return self._directory
 
     def channel(self, zookeeper: str, service: str) -> shoal.Channel:

@@ -45,10 +45,22 @@ def test_ours_has_the_fields_that_curator_reads():
 
 
 def test_the_tls_port_goes_where_curator_expects_it():
-    data = encode("jobs", Replica("a", "10.0.0.5", 443), secure=True)
+    data = encode("jobs", Replica("a", "10.0.0.5", 443, ssl_port=443))
     written = json.loads(data)
     assert (written["port"], written["sslPort"]) == (None, 443)
-    assert decode(data).port == 443
+    assert (decode(data).port, decode(data).ssl_port) == (443, 443)
+
+
+def test_both_doors_of_a_replica_are_kept():
+    replica = Replica("a", "10.0.0.5", 80, ssl_port=443)
+    again = decode(encode("jobs", replica))
+    assert (again.port, again.ssl_port) == (80, 443)
+
+
+def test_a_tls_port_that_is_none_is_passed_over_beside_a_good_port():
+    assert decode(document(sslPort=0)).ssl_port is None
+    with pytest.raises(InstanceFormatError, match="sslPort"):
+        decode(document(port=None, sslPort=0))
 
 
 @pytest.mark.parametrize(
@@ -123,6 +135,7 @@ replicas = st.builds(
     id=text,
     address=text,
     port=st.integers(1, 65535),
+    ssl_port=st.none() | st.integers(1, 65535),
     version=text,
     flavor=text,
     zone=text,

@@ -88,7 +88,6 @@ def test_trap_12_announcing_again_after_a_lost_session_is_spread():
         "/services/jobs/a",
         "jobs",
         A,
-        secure=False,
         worker=worker,
         rng=rng,
         forget=lambda _: None,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -26,6 +28,38 @@ def test_fences_grow_and_an_older_one_is_refused(hands):
         hands.store.write() as connection,
     ):
         fences.enforce(connection, "reaper", 8)
+    assert seen(hands) == [("reaper", 9)]
+
+
+def test_of_two_writers_at_once_the_older_waits_for_the_newer_and_is_refused(hands):
+    inside, leave = threading.Event(), threading.Event()
+    order = []
+
+    def newer():
+        with hands.store.write() as connection:
+            fences.enforce(connection, "reaper", 9)
+            inside.set()
+            assert leave.wait(30)
+            order.append("newer ends")
+
+    def older():
+        with hands.store.write() as connection:
+            entered.set()
+            fences.enforce(connection, "reaper", 8)
+
+    entered = threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(newer)
+        assert inside.wait(30)
+        second = pool.submit(older)
+        second.add_done_callback(lambda _: order.append("older ends"))
+        # SQLite lets nobody in meanwhile; PostgreSQL does, and the row stays locked.
+        entered.wait(0.2)
+        leave.set()
+        first.result(30)
+        with pytest.raises(StaleFenceError, match="fence 8 is stale, 9 was seen"):
+            second.result(30)
+    assert order == ["newer ends", "older ends"]
     assert seen(hands) == [("reaper", 9)]
 
 
