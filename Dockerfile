@@ -40,7 +40,7 @@ ENV PATH=/opt/shoal/venv/bin:/usr/local/bin:/usr/bin:/bin \
 VOLUME ["/var/lib/shoal"]
 EXPOSE 7400
 # It drains on SIGTERM. That takes 50 s at most; docker stop waits for 10 unless told.
-HEALTHCHECK --interval=15s --timeout=5s --start-period=90s --retries=3 \
+HEALTHCHECK --interval=15s --timeout=15s --start-period=90s --retries=3 \
   CMD ["python", "-m", "shoal.health"]
 ENTRYPOINT ["shoal-entrypoint"]
 CMD ["shoal", "--help"]

@@ -25,7 +25,7 @@ EXAMPLES = """examples:
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}  # noqa: S104 - not bound
 
 
-def check(target: str, service: str = "", timeout: float = 3.0) -> str:
+def check(target: str, service: str = "", timeout: float = 5.0) -> str:
     """The state that a server tells: SERVING, NOT_SERVING, SERVICE_UNKNOWN.
 
     Args:
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--service", default="", metavar="NAME", help="a proto service (default: all of them)"
     )
     parser.add_argument(
-        "--timeout", type=float, default=3.0, metavar="SECONDS", help="default: %(default)g"
+        "--timeout", type=float, default=5.0, metavar="SECONDS", help="default: %(default)g"
     )
     parsed = parser.parse_args(arguments)
     try:

@@ -26,8 +26,9 @@ SERVICES = ("registry", "api", "scheduler", "appmanager")
 # As compose.yaml has them, but for the network: the engine has no bridge.
 CONFINED = ["--network", "host", "--read-only", "--tmpfs", "/tmp", "--init"]
 CONFINED += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
-# Looked at more often than in earnest: each look is a Python that starts.
-LOOKED_AT = ["--health-interval", "3s"]
+# Looked at more often than in earnest, and with the patience of a busy machine: each look is a
+# Python that starts.
+LOOKED_AT = ["--health-interval", "5s", "--health-timeout", "60s"]
 USER = 10001
 DEADLINE = 90.0
 # Tries to do what nobody in the container should be able to; prints what it could.
