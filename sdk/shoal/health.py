@@ -14,38 +14,50 @@ from collections.abc import Mapping, Sequence
 import grpc
 
 from shoal.addresses import split_address
+from shoal.errors import TlsError
 from shoal.standard import MISSING
+from shoal.tls import Tls, files_of
 
 EXAMPLES = """examples:
   python -m shoal.health 127.0.1.1:7401
   python -m shoal.health 127.0.1.1:7401 --service shoal.gateway.registry.v1.Registry
-  SHOAL_BIND=0.0.0.0:7400 python -m shoal.health"""
+  SHOAL_BIND=0.0.0.0:7400 SHOAL_TLS=/etc/shoal/tls python -m shoal.health"""
 
 # Instead of an address that listens everywhere: as near as one can get.
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}  # noqa: S104 - not bound
 
 
-def check(target: str, service: str = "", timeout: float = 5.0) -> str:
+def check(target: str, service: str = "", timeout: float = 5.0, tls: Tls | None = None) -> str:
     """The state that a server tells: SERVING, NOT_SERVING, SERVICE_UNKNOWN.
 
     Args:
         target: ``host:port``.
         service: A proto service's full name; empty: the server as a whole.
         timeout: Seconds.
+        tls: The server's own certificate, where it speaks TLS: shown to it, and its name demanded.
 
     Raises:
         ImportError: the health service's package is not installed; names the cure.
         grpc.RpcError: it did not answer.
+        TlsError: the certificate can't be used.
     """
     try:
         from grpc_health.v1 import health_pb2, health_pb2_grpc
     except ImportError as error:
         raise ImportError(MISSING) from error
-    with grpc.insecure_channel(target) as channel:
+    with _channel(target, tls) as channel:
         answer = health_pb2_grpc.HealthStub(channel).Check(
             health_pb2.HealthCheckRequest(service=service), timeout=timeout
         )
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+
+def _channel(target: str, tls: Tls | None) -> grpc.Channel:
+    if tls is None:
+        return grpc.insecure_channel(target)
+    own = files_of(tls).current()
+    override = [("grpc.ssl_target_name_override", own.names[0])] if own.names else []
+    return grpc.secure_channel(target, own.channel_credentials(), options=override)
 
 
 def own_target(environment: Mapping[str, str] = os.environ) -> str:
@@ -80,15 +92,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--timeout", type=float, default=5.0, metavar="SECONDS", help="default: %(default)g"
     )
+    parser.add_argument(
+        "--tls",
+        type=Tls.of,
+        default=Tls.from_environment(),
+        metavar="DIR",
+        help="directory of the server's certificate (default: $SHOAL_TLS, else plain text)",
+    )
     parsed = parser.parse_args(arguments)
     try:
         target = parsed.target or own_target()
     except ValueError as error:
         parser.error(str(error))
     try:
-        state = check(target, parsed.service, parsed.timeout)
+        state = check(target, parsed.service, parsed.timeout, parsed.tls)
     except grpc.RpcError as error:
         state = f"{error.code().name}: {error.details()}"
+    except TlsError as error:
+        state = f"was not asked: {error}"
     print(f"{target} {state}")  # noqa: T201 - what it is for
     return 0 if state == "SERVING" else 1
 
