@@ -13,6 +13,7 @@ from shoal_gateway.aws.errors import AwsError
 from shoal_gateway.cli import (  # noqa: F401 - they add their commands
     certs,
     config,
+    dashboard,
     experiments,
     fleets,
     instances,
