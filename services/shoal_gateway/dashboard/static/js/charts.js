@@ -1,9 +1,10 @@
 // Lines over time, a point a second, with what happened as marks across them.
 import uPlot from "uplot";
-import { html, useEffect, useRef } from "./html.js";
+import { html, useEffect, useRef, useState } from "./html.js";
 import { clock, span } from "./words.js";
 
 const SIGNS = { fault: "✕", upgrade: "▲", leave: "▼", join: "+", zookeeper: "Z", action: "!" };
+const HEIGHT = 150;
 // Marks that are drawn; all are listed.
 const DRAWN = new Set(["fault", "upgrade", "zookeeper", "action"]);
 
@@ -36,7 +37,7 @@ export const CHARTS = [
     value: (value) => (value == null ? "–" : value.toFixed(1)),
   },
   {
-    title: "Latency of these calls",
+    title: "Latency of these calls, long polls too",
     series: [{ column: "latency", label: "mean of callers' estimates", colour: "--c1" }],
     value: span,
   },
@@ -75,17 +76,17 @@ function marks(getMarkers) {
   };
 }
 
-function options(chart, width, getMarkers) {
+function options(chart, width, getMarkers, onCursor) {
   const axis = { stroke: css("--quiet"), grid: { stroke: css("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
   return {
     width,
-    height: 170,
+    height: HEIGHT,
     padding: [16, 8, 0, 0],
     cursor: { y: false, points: { size: 6 } },
-    legend: { live: true },
+    legend: { show: false },
     scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.1, high > 0 ? 0 : 1, low)] } },
     axes: [
-      { ...axis, space: 70, values: (_, ticks) => ticks.map((each) => clock(each)) },
+      { ...axis, space: 70, size: 26, values: (_, ticks) => ticks.map((each) => clock(each)) },
       { ...axis, size: 56, values: (_, ticks) => ticks.map((each) => chart.value(each)) },
     ],
     series: [
@@ -101,6 +102,7 @@ function options(chart, width, getMarkers) {
       })),
     ],
     plugins: [marks(getMarkers)],
+    hooks: { setCursor: [(plot) => onCursor(plot.cursor.idx ?? null)] },
   };
 }
 
@@ -116,16 +118,17 @@ export function Chart({ chart, live, seconds }) {
   const markers = useRef([]);
   markers.current = live.markers;
   const current = useRef(null);
+  const [at, setAt] = useState(null);
   current.current = data(chart, live, seconds);
   useEffect(() => {
     const make = (width) => {
       plot.current?.destroy();
-      plot.current = new uPlot(options(chart, width, () => markers.current), current.current, place.current);
+      plot.current = new uPlot(options(chart, width, () => markers.current, setAt), current.current, place.current);
     };
     const observer = new ResizeObserver(([entry]) => {
       const width = Math.floor(entry.contentRect.width);
       if (!width) return;
-      if (plot.current) plot.current.setSize({ width, height: 170 });
+      if (plot.current) plot.current.setSize({ width, height: HEIGHT });
       else make(width);
     });
     observer.observe(place.current);
@@ -142,11 +145,22 @@ export function Chart({ chart, live, seconds }) {
   useEffect(() => {
     plot.current?.setData(current.current);
   });
-  const last = current.current.map((values) => values[values.length - 2] ?? null);
-  const said = chart.series.map((each, at) => `${each.label} ${chart.value(last[at + 1])}`).join(", ");
+  // The second under the pointer, else the last whole one.
+  const shown = (values) => values[at ?? values.length - 2] ?? null;
+  const [times, ...lines] = current.current;
+  const said = chart.series.map((each, index) => `${each.label} ${chart.value(shown(lines[index]))}`);
   return html`<figure class="chart">
-    <figcaption>${chart.title}</figcaption>
-    <div ref=${place} role="img" aria-label=${`${chart.title}: ${said}`}></div>
+    <figcaption>${chart.title} <span class="quiet">${at == null ? "" : clock(shown(times))}</span></figcaption>
+    <ul class="key">
+      ${chart.series.map(
+        (each, index) =>
+          html`<li key=${each.label}>
+            <svg viewBox="0 0 24 8" aria-hidden="true"><line x1="0" y1="4" x2="24" y2="4" stroke=${`var(${each.colour})`} stroke-width="2.5" stroke-dasharray=${(each.dash ?? []).join(" ")} /></svg>
+            ${each.label} <b>${chart.value(shown(lines[index]))}</b>
+          </li>`,
+      )}
+    </ul>
+    <div ref=${place} role="img" aria-label=${`${chart.title}: ${said.join(", ")}`}></div>
   </figure>`;
 }
 

@@ -30,6 +30,8 @@ export function grouped(fleet) {
 
 const HEAD = 40;
 const TITLE = 46;
+// Between two rows, where the labels of the ways between them stand.
+const GAP = 40;
 
 // Rings around a head; the first is full before the second begins.
 function rings(count, cell) {
@@ -57,6 +59,13 @@ function ring(count, radius) {
   });
 }
 
+// How far a group goes up (-1) or down (1) from its head; names stand below their nodes.
+function extent(group, way) {
+  const furthest = Math.max(...group.places.map((each) => each.y * way));
+  const names = group.named && way > 0 ? 30 : 4;
+  return Math.max(HEAD, furthest + group.node + names);
+}
+
 export function layout(fleet, width) {
   const groups = grouped(fleet);
   const columns = width < 640 || groups.length < 2 ? 1 : 2;
@@ -68,10 +77,12 @@ export function layout(fleet, width) {
       ...group,
       ...rings(group.replicas.length, cell),
     }));
-    const reach = Math.max(...row.map((each) => each.reach));
+    // No more room than the nodes take: three of them leave the top empty.
+    const above = Math.max(...row.map((each) => extent(each, -1)));
+    const below = Math.max(...row.map((each) => extent(each, 1)));
     row.forEach((group, column) => {
       const x = cell * (column + 0.5);
-      const y = top + TITLE + reach;
+      const y = top + TITLE + above;
       heads.push({
         service: group.service,
         x,
@@ -87,7 +98,7 @@ export function layout(fleet, width) {
         })),
       });
     });
-    top += TITLE + 2 * reach + 14;
+    top += TITLE + above + below + GAP;
   }
   return { heads, width, height: Math.max(top, 120), columns };
 }
@@ -108,11 +119,27 @@ export function curve(from, to, columns) {
   const end = toward(to, control);
   return {
     path: `M${start.x.toFixed(1)} ${start.y.toFixed(1)} Q${control.x.toFixed(1)} ${control.y.toFixed(1)} ${end.x.toFixed(1)} ${end.y.toFixed(1)}`,
-    label: {
-      x: (start.x + 2 * control.x + end.x) / 4,
-      y: (start.y + 2 * control.y + end.y) / 4,
-    },
+    label: along(start, control, end, between(from, to, start, control, end)),
   };
+}
+
+// Where on its way a label stands: in the gap above the lower group, or in the middle of a row.
+function between(from, to, start, control, end) {
+  if (from.top === to.top) return 0.5;
+  const wanted = Math.max(from.top, to.top) - GAP / 2;
+  let [low, high] = [0, 1];
+  for (let step = 0; step < 20; step++) {
+    const t = (low + high) / 2;
+    const before = along(start, control, end, t).y < wanted;
+    if (before === to.y > from.y) low = t;
+    else high = t;
+  }
+  return low;
+}
+
+function along(start, control, end, t) {
+  const at = (key) => (1 - t) ** 2 * start[key] + 2 * t * (1 - t) * control[key] + t ** 2 * end[key];
+  return { x: at("x"), y: at("y") };
 }
 
 function toward(from, to) {

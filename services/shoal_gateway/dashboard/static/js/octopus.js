@@ -102,7 +102,9 @@ function Head({ group, totals, selected, onSelect }) {
     setAt(keys[next]);
     event.currentTarget.parentNode.querySelector(`[data-key="${CSS.escape(keys[next])}"]`)?.focus();
   };
-  const calls = keys.reduce((sum, key) => sum + (totals[key]?.[0] ?? 0), 0);
+  // Callers that are no replicas themselves are not asked: of those nobody counts.
+  const told = keys.filter((key) => totals[key]);
+  const calls = told.length ? told.reduce((sum, key) => sum + totals[key][0], 0) : null;
   const alive = group.nodes.filter((each) => each.replica.state !== "GONE").length;
   const facts = [
     versions.map(([version, count]) => (versions.length > 1 ? `${version} ×${count}` : version)).join(", "),
@@ -125,8 +127,8 @@ function Head({ group, totals, selected, onSelect }) {
         />`,
     )}
     <circle class="head" cx=${group.x} cy=${group.y} r=${head} />
-    <text class="service" x=${group.x} y=${group.y - 1}>${group.service.length > 11 ? `${group.service.slice(0, 10)}…` : group.service}</text>
-    <text class="rate" x=${group.x} y=${group.y + 15}>${rate(calls)}</text>
+    <text class="rate" x=${group.x} y=${group.y + 3}>${rate(calls)}</text>
+    <text class="unit" x=${group.x} y=${group.y + 18}>calls</text>
     ${group.nodes.map(
       (place) =>
         html`<${Node}

@@ -10,6 +10,7 @@ export function rate(value) {
 
 export function span(seconds) {
   if (seconds == null) return "–";
+  if (seconds === 0) return "0";
   if (seconds < 0.001) return `${Math.round(seconds * 1e6)} µs`;
   if (seconds < 1) return `${(seconds * 1000).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
   if (seconds < 120) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
