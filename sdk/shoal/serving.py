@@ -209,7 +209,7 @@ class Shell:
             self.replica = replace(self.replica, status=status)
 
     def views(self) -> list[ChannelView]:
-        """The channels that this process calls by, made by the directory that it is announced in."""
+        """The channels of this process that were made where it is announced."""
         looks = getattr(self._directory, "views", None)
         return looks() if looks is not None else []
 

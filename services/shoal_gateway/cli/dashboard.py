@@ -62,9 +62,7 @@ def dashboard(
         )
     actor = _actor() if allow_actions else None
     if not is_loopback(bind):
-        err.print(
-            f"{bind} is open to others: they see all that you may see.", style="yellow"
-        )
+        err.print(f"{bind} is open to others: they see all that you may see.", style="yellow")
     options = serving.Options(bind, port, tuple(name or ()), meant.token(), url_file)
     with meant.directory() as directory:
         asyncio.run(

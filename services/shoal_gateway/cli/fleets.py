@@ -9,9 +9,10 @@ import typer
 
 from shoal.testing.installed import ZooKeeperError
 from shoal_gateway.cli import render
-from shoal_gateway.cli.context import Where, out, print_json
+from shoal_gateway.cli.context import Where, err, out, print_json
+from shoal_gateway.cli.dashboard import MISSING
 from shoal_gateway.cli.root import Json, Store, Users, app, progress, where
-from shoal_gateway.fleet import FleetError
+from shoal_gateway.fleet import Fleet, FleetError, page, processes
 from shoal_gateway.fleet.layout import SERVICES
 from shoal_gateway.fleet.pginstalled import PostgresError
 
@@ -36,6 +37,10 @@ def up(
     certs: Annotated[
         Path | None, typer.Option(help="The same with those in a directory of `shoal certs`.")
     ] = None,
+    dashboard: Annotated[
+        bool,
+        typer.Option("--dashboard/--no-dashboard", help="Serve the live page, too."),
+    ] = True,
 ) -> None:
     """Start a local fleet: ZooKeeper, hosts, and a replica of each service on each host.
 
@@ -64,7 +69,20 @@ def up(
     out.print(f"{len(state.replicas)} replicas on {hosts} hosts; ZooKeeper at {state.zookeeper}")
     if users is Users.REQUIRED:
         out.print(f"Callers need a token; yours is in {fleet.layout.token}, as administrator.")
+    if dashboard:
+        _show(where().local())
     out.print("See them with `shoal ps`, end them with `shoal down`.", style="dim")
+
+
+def _show(fleet: Fleet) -> None:
+    """Serves the page; a fleet without one is a fleet all the same."""
+    if absent := page.missing():
+        out.print(f"No dashboard: {MISSING.format(name=absent)}.", style="dim")
+        return
+    try:
+        out.print(f"Dashboard: {fleet.start_dashboard()}", highlight=False)
+    except FleetError as error:
+        err.print(f"shoal: {error}", style="yellow", markup=False)
 
 
 @app.command()
@@ -155,9 +173,13 @@ def start(
     Examples:  shoal start registry-2    shoal start host-3    shoal start
     """
     with progress() as tell:
-        started = where().local(tell).start(name)
+        fleet = where().local(tell)
+        started = fleet.start(name)
     for each in started:
         out.print(f"started {each}")
+    shown = fleet.state.dashboard
+    if name is None and shown is not None and not processes.alive(shown):
+        _show(fleet)
 
 
 @app.command()

@@ -1,1 +1,1 @@
-"""``shoal dashboard``: a live page of a fleet. A caller like the command line, in a process apart."""
+"""``shoal dashboard``: a live page of a fleet. A caller, as the command line is one."""

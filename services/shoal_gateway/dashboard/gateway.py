@@ -37,9 +37,7 @@ class Gateway:
     """
 
     def __init__(self, directory: Source, token: str | None = None) -> None:
-        self._channel = Channel(
-            cast(Any, directory), "api", contract=CALLS, tls=directory.tls
-        )
+        self._channel = Channel(cast(Any, directory), "api", contract=CALLS, tls=directory.tls)
         self._api = api_pb2_grpc.ApiStub(cast(grpc.Channel, self._channel))
         self._metadata = ((METADATA_KEY, f"Bearer {token}"),) if token is not None else ()
 
@@ -126,16 +124,16 @@ class Gateway:
         after, bound = -1, 0.05
         while True:
             request = api_pb2.WatchRequest(after=after)
-            call = cast(
-                Any, self._api.Watch(request, wait_for_ready=True, metadata=self._metadata)
-            )
+            call = cast(Any, self._api.Watch(request, wait_for_ready=True, metadata=self._metadata))
             try:
                 async for response in call:
                     event = response.event
                     after, bound = event.seq, 0.05
                     note(event.job_id, state_name(event.state), seconds(event.at))
             except grpc.RpcError as error:
-                level = logging.DEBUG if _code(error) is grpc.StatusCode.UNAVAILABLE else logging.INFO
+                level = (
+                    logging.DEBUG if _code(error) is grpc.StatusCode.UNAVAILABLE else logging.INFO
+                )
                 logger.log(level, "job events are not told: %s", error)
             finally:
                 call.cancel()
@@ -152,7 +150,7 @@ def _code(error: grpc.RpcError) -> grpc.StatusCode | None:
 
 def seconds(at: Any) -> float:
     """A protobuf's timestamp in seconds since 1970; 0 when unset."""
-    return float(at.seconds) + at.nanos / 1e9
+    return float(at.seconds) + float(at.nanos) / 1e9
 
 
 def job_json(job: job_pb2.Job) -> dict[str, Any]:

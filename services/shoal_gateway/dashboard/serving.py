@@ -84,6 +84,15 @@ def url_of(made: socket.socket) -> str:
 class Server(uvicorn.Server):
     """Uvicorn's, whose signals are ours."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.serves = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Says when it serves."""
+        await super().startup(sockets)
+        self.serves.set()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leaves signals alone."""
@@ -157,8 +166,7 @@ async def serve(
 async def _tell(
     server: Server, url: str, file: Path | None, ready: Callable[[str], object]
 ) -> None:
-    while not server.started:
-        await asyncio.sleep(0.01)
+    await server.serves.wait()
     if file is not None:
         fresh = file.with_suffix(".tmp")
         fresh.write_text(url + "\n", encoding="utf-8")

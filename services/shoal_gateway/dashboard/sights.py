@@ -77,9 +77,7 @@ class Left:
     drained: bool
 
 
-def judge(
-    service: str, replica: Replica, reach: Reach, ejected_by: Sequence[str] = ()
-) -> Sight:
+def judge(service: str, replica: Replica, reach: Reach, ejected_by: Sequence[str] = ()) -> Sight:
     """How a listed replica is."""
     ejectors = tuple(ejected_by)
     if reach is Reach.REFUSED:
@@ -166,9 +164,7 @@ class Marker:
     text: str
 
 
-def happened(
-    before: Mapping[Key, Sight], after: Mapping[Key, Sight], at: float
-) -> list[Marker]:
+def happened(before: Mapping[Key, Sight], after: Mapping[Key, Sight], at: float) -> list[Marker]:
     """What happened between two looks.
 
     Args:

@@ -251,6 +251,7 @@ class Doorman:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI's hook, once for each request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

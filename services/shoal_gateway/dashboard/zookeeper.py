@@ -17,12 +17,16 @@ from shoal.tls import Tls
 
 # Seconds for an answer.
 PATIENCE = 1.5
+# Where ZooKeeper listens when an address does not say.
+DEFAULT_PORT = 2181
 # Bytes of an answer, at most.
 MOST = 64 * 1024
 NOT_ALLOWED = "is not executed because it is not in the whitelist"
 
 _LATENCY = re.compile(r"^Latency min/avg/max: ([\d.]+)/([\d.]+)/([\d.]+)", re.MULTILINE)
-_FIELD = re.compile(r"^(Zookeeper version|Mode|Connections|Outstanding|Node count|Zxid): (.*)$", re.M)
+_FIELD = re.compile(
+    r"^(Zookeeper version|Mode|Connections|Outstanding|Node count|Zxid): (.*)$", re.MULTILINE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +127,7 @@ async def ask_all(hosts: str, tls: Tls | None) -> list[Member]:
     context = _context(tls) if tls is not None and hosts.startswith(zookeepertls.SCHEME) else None
     name = server_name(zookeepertls.SERVICE, tls.domain) if tls is not None else ""
     return list(
-        await asyncio.gather(
-            *(_ask(each.strip(), context, name) for each in servers.split(","))
-        )
+        await asyncio.gather(*(_ask(each.strip(), context, name) for each in servers.split(",")))
     )
 
 
@@ -144,9 +146,9 @@ async def _ask(address: str, context: ssl.SSLContext | None, name: str) -> Membe
 
 
 async def _word(word: str, address: str, context: ssl.SSLContext | None, name: str) -> str:
-    host, _, port = address.rpartition(":")
+    host, _, port = address.rpartition(":") if re.search(r":\d+$", address) else (address, "", "")
     reader, writer = await asyncio.open_connection(
-        host.strip("[]"), int(port), ssl=context, server_hostname=name if context else None
+        host.strip("[]"), int(port or DEFAULT_PORT), ssl=context, server_hostname=name if context else None
     )
     try:
         writer.write(word.encode("ascii"))

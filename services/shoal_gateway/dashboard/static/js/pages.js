@@ -8,7 +8,7 @@ const number = (value, unit = "") => (value == null ? "–" : `${value}${unit}`)
 export function ZooKeeper({ zookeeper }) {
   return html`<section aria-label="ZooKeeper">
     <h2>ZooKeeper</h2>
-    <p>${zookeeper.quorum}. The dashboard's own session is ${zookeeper.session}.</p>
+    <p>${(zookeeper.quorum ?? "").replace(/^./, (each) => each.toUpperCase())}. The dashboard's own session is ${zookeeper.session}.</p>
     <div class="scroll"><table class="zookeeper">
       <thead><tr><th scope="col">server</th><th scope="col">is</th><th scope="col" class="n">sessions</th><th scope="col" class="n">connections</th><th scope="col" class="n">latency</th><th scope="col" class="n">longest</th><th scope="col" class="n">waiting</th><th scope="col" class="n">nodes</th><th scope="col" class="n">answered in</th><th scope="col">version</th></tr></thead>
       <tbody>
@@ -18,7 +18,7 @@ export function ZooKeeper({ zookeeper }) {
             <td class=${each.mode ? `z-${each.mode}` : "z-none"}>${each.mode ? `${each.mode === "leader" ? "★ " : ""}${each.mode}` : html`<b>✕</b> ${each.problem}`}${each.synced != null ? ` (${each.synced} followers in step)` : ""}${each.mode && each.problem ? html` <span class="quiet">${each.problem}</span>` : ""}</td>
             <td class="n">${number(each.sessions)}</td>
             <td class="n">${number(each.connections)}</td>
-            <td class="n">${number(each.latency, " ms")}</td>
+            <td class="n">${number(each.latency?.toFixed(1), " ms")}</td>
             <td class="n">${number(each.worst, " ms")}</td>
             <td class="n">${number(each.outstanding)}</td>
             <td class="n">${number(each.nodes)}</td>
@@ -32,7 +32,7 @@ export function ZooKeeper({ zookeeper }) {
   </section>`;
 }
 
-const shown = (value) => (value === null || value === undefined ? "nothing" : JSON.stringify(value));
+const shown = (value) => (value === null || value === undefined ? "none" : JSON.stringify(value));
 
 function flat(document, above = "") {
   return Object.entries(document ?? {}).flatMap(([name, value]) =>
@@ -63,7 +63,7 @@ export function Configuration({ changed }) {
     <h2>Configuration</h2>
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
     <p class="quiet">What a document does not set, each replica's command line does, or else the default. Change it with <code>shoal config</code>.</p>
-    ${(found ?? []).map((each) => {
+    <div class="documents">${(found ?? []).map((each) => {
       const set = new Map(flat(each.document));
       return html`<article key=${each.name} class="document">
         <h3>${each.name}</h3>
@@ -88,6 +88,6 @@ export function Configuration({ changed }) {
             </ol>`
           : html`<p class="quiet">Nobody has written it yet.</p>`}
       </article>`;
-    })}
+    })}</div>
   </section>`;
 }
