@@ -8,7 +8,7 @@ SEED ?= 1
 SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-containers bench bench-drain bench-jobs bench-queue bench-scale demo experiments experiment-capacity fuzz simulate protos lock terraform-check clean
+.PHONY: help setup check format test test-containers bench bench-drain bench-jobs bench-queue bench-scale demo experiments experiment-capacity fuzz simulate protos lock terraform-check dashboard-pictures clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -80,6 +80,10 @@ experiment-capacity: setup ## How many jobs one replica of each service does, an
 bench-scale: setup ## 1000 replicas and 200 callers on one ZooKeeper, into build/scale; 6 minutes
 	@scripts/system.sh zookeeper
 	@$(BIN)/python -m benchmarks.scale $(ARGS)
+
+dashboard-pictures: setup ## Draw docs/dashboard-*.png in Chromium: a fleet under load, a kill, an upgrade, 300 replicas
+	@scripts/system.sh zookeeper chromium
+	@$(BIN)/python scripts/dashboard_pictures.py
 
 simulate: setup ## The policies among 1000 replicas and callers on a virtual clock, into build/simulation
 	@$(BIN)/python -m benchmarks.simulation $(ARGS)

@@ -148,7 +148,10 @@ async def _ask(address: str, context: ssl.SSLContext | None, name: str) -> Membe
 async def _word(word: str, address: str, context: ssl.SSLContext | None, name: str) -> str:
     host, _, port = address.rpartition(":") if re.search(r":\d+$", address) else (address, "", "")
     reader, writer = await asyncio.open_connection(
-        host.strip("[]"), int(port or DEFAULT_PORT), ssl=context, server_hostname=name if context else None
+        host.strip("[]"),
+        int(port or DEFAULT_PORT),
+        ssl=context,
+        server_hostname=name if context else None,
     )
     try:
         writer.write(word.encode("ascii"))
