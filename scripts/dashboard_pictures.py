@@ -11,20 +11,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from vega_datasets import data as datasets
 
+from shoal_gateway.client import TERMINAL, Gateway
+from shoal_gateway.fleet import Fleet
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-
-from tests.support.chromium import browser, problems, size  # noqa: E402
-from tests.support.pages import served  # noqa: E402
-from tests.support.swarm import SERVICES, Swarm  # noqa: E402
-
-from shoal_gateway.client import Gateway  # noqa: E402
-from shoal_gateway.fleet import Fleet  # noqa: E402
+# What tests use to look at a page; they are no package that is installed.
+chromium: Any = import_module("tests.support.chromium")
+pages: Any = import_module("tests.support.pages")
+swarms: Any = import_module("tests.support.swarm")
 
 DOCS = ROOT / "docs"
 # Seconds for what is drawn to come in.
@@ -59,20 +60,22 @@ def draw_fleet(fleet: Fleet, url: str) -> None:
         job = gateway.submit(
             "climate", inputs={"observations.csv": weather}, parameters={"month": "7"}
         )
-        with browser(1400, 1180) as driver:
+        with chromium.browser(1400, 1180) as driver:
             driver.get(url)
             time.sleep(10.0)
             fleet.kill("local-2")
-            time.sleep(6.0)
+            happened(driver, "local-2 is gone")
+            time.sleep(3.0)
             fleet.start("local-2")
             upgrade = subprocess.Popen(
                 [*shoal, "upgrade", "api", "--to", "1.1"],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            time.sleep(14.0)
+            happened(driver, "version 1.1")
             fleet.kill("registry-3")
-            time.sleep(4.0)
+            happened(driver, "registry-3 is gone")
+            time.sleep(2.0)
             driver.execute_script("document.activeElement.blur()")
             shoot(driver, "light")
             driver.execute_cdp_cmd(
@@ -81,18 +84,18 @@ def draw_fleet(fleet: Fleet, url: str) -> None:
             )
             time.sleep(1.0)
             shoot(driver, "dark")
-            size(driver, 360, 1250)
+            chromium.size(driver, 360, 1250)
             time.sleep(1.0)
             shoot(driver, "phone")
             driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
             for event in gateway.watch(job.id):
-                if event.state >= 5:
+                if event.state in TERMINAL:
                     break
-            size(driver, 1100, 1200)
+            chromium.size(driver, 1100, 1200)
             driver.get(f"{url}#/jobs/{job.id}")
             time.sleep(SETTLE)
             shoot(driver, "job")
-            size(driver, 1100, 420)
+            chromium.size(driver, 1100, 420)
             driver.get(f"{url}#/zookeeper")
             time.sleep(SETTLE)
             shoot(driver, "zookeeper")
@@ -100,11 +103,16 @@ def draw_fleet(fleet: Fleet, url: str) -> None:
     load.wait(120)
 
 
+def happened(driver: Any, *words: str) -> None:
+    """Waits until the page tells that something has happened."""
+    chromium.wait_for(driver, lambda text: any(word in text for word in words), 120.0)
+
+
 async def draw_swarm() -> None:
     """300 replicas, some of them not well."""
     async with (
-        Swarm(300) as swarm,
-        served(swarm.directory, SERVICES, jobs=False) as page,
+        swarms.Swarm(300) as swarm,
+        pages.served(swarm.directory, swarms.SERVICES, jobs=False) as page,
     ):
         await asyncio.sleep(SETTLE)
         for name in ("registry-50", "appmanager-11"):
@@ -116,7 +124,7 @@ async def draw_swarm() -> None:
 
 def shoot_page(url: str) -> None:
     """The page of the 300."""
-    with browser(1400, 1000) as driver:
+    with chromium.browser(1400, 1000) as driver:
         driver.get(url)
         time.sleep(12.0)
         shoot(driver, "300")
@@ -128,7 +136,7 @@ def shoot(driver: Any, name: str) -> None:
     Raises:
         RuntimeError: the browser complains of something.
     """
-    if found := problems(driver):
+    if found := chromium.problems(driver):
         raise RuntimeError(f"the console says: {found}")
     driver.save_screenshot(str(DOCS / f"dashboard-{name}.png"))
 

@@ -10,6 +10,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
 
 ARGUMENTS = (
     "--headless=new",
@@ -62,6 +63,13 @@ def size(driver, width, height):
     driver.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+
+
+def wait_for(driver, accepts, timeout):
+    """Waits until the list of what happened is as wanted."""
+    WebDriverWait(driver, timeout, poll_frequency=0.2).until(
+        lambda it: accepts(it.find_element("css selector", ".happened").text)
     )
 
 

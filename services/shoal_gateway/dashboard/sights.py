@@ -178,7 +178,7 @@ def happened(before: Mapping[Key, Sight], after: Mapping[Key, Sight], at: float)
         was = before.get(key)
         if was is None or (was.state is State.GONE and now.state is not State.GONE):
             if now.state is not State.GONE:
-                found.append(_arrived(was, now, at))
+                found.append(_arrived(was, now, before, at))
         elif was.replica.version != now.replica.version:
             found.append(_upgraded(name, was, now, at))
         elif was.state is not now.state:
@@ -188,10 +188,18 @@ def happened(before: Mapping[Key, Sight], after: Mapping[Key, Sight], at: float)
     return found
 
 
-def _arrived(was: Sight | None, now: Sight, at: float) -> Marker:
-    name = now.replica.id
+def _arrived(was: Sight | None, now: Sight, before: Mapping[Key, Sight], at: float) -> Marker:
+    name, version = now.replica.id, now.replica.version
     if was is not None and was.replica.version != now.replica.version:
         return _upgraded(name, was, now, at)
+    kin = [
+        each.replica.version
+        for each in before.values()
+        if each.service == now.service and each.replica.flavor == now.replica.flavor
+    ]
+    # A successor has a name of its own: what it replaces is of another version.
+    if was is None and any(each != version for each in kin):
+        return Marker(at, "upgrade", f"{name} is there with version {version or '?'}")
     return Marker(at, "join", f"{name} is there")
 
 

@@ -94,6 +94,13 @@ def test_another_version_is_an_upgrade_also_when_it_was_away_between():
         assert [(each.kind, each.text) for each in markers] == [("upgrade", "a-1: version 1 → 2")]
 
 
+def test_a_successor_of_another_version_is_an_upgrade_and_one_of_the_same_is_not():
+    before = look(judge("a", replica("a-1", version="1"), Reach.ANSWERS))
+    for version, kind in (("2", "upgrade"), ("1", "join")):
+        fresh = judge("a", replica("a-1.2", version=version), Reach.ANSWERS)
+        assert [each.kind for each in happened(before, before | look(fresh), 0.0)] == [kind]
+
+
 def test_nothing_happened():
     same = look(judge("a", replica(), Reach.ANSWERS))
     assert happened(same, same, 0.0) == []

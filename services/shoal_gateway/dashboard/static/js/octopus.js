@@ -156,6 +156,13 @@ function Edges({ picture, edges }) {
       ...each,
       ...curve(heads.get(each.ends[0]), heads.get(each.ends[1]), picture.columns),
     }));
+  // Labels that would lie on one another stand below one another.
+  const tags = [];
+  for (const each of found.filter(({ total }) => total[0] > 0)) {
+    const hits = ({ label }) => Math.abs(label.x - each.label.x) < 92 && Math.abs(label.y - each.label.y) < 21;
+    for (let tries = 0; tries < 8 && tags.some(hits); tries++) each.label.y -= 22;
+    tags.push(each);
+  }
   return {
     ways: html`<g class="edges" aria-hidden="true">
       ${found.map(
@@ -171,9 +178,7 @@ function Edges({ picture, edges }) {
       )}
     </g>`,
     labels: html`<g class="labels" role="list" aria-label="Calls between services">
-      ${found
-        .filter(({ total }) => total[0] > 0)
-        .map(({ key, ends, label, total }) => {
+      ${tags.map(({ key, ends, label, total }) => {
           const text = `${rate(total[0])}${total[2] == null ? "" : ` · ${span(total[2])}`}`;
           const failing = total[1] > 0 ? `${rate(total[1])} fail` : "";
           return html`<g key=${key} role="listitem" aria-label=${`${ends[0]} calls ${ends[1]}: ${text} ${failing}`}>
@@ -181,7 +186,8 @@ function Edges({ picture, edges }) {
             <text class="tagtext" x=${label.x} y=${label.y + 4}>${text}</text>
             ${failing && html`<text class="tagtext bad" x=${label.x} y=${label.y + 17}>${failing}</text>`}
           </g>`;
-        })}
+        },
+      )}
     </g>`,
   };
 }
