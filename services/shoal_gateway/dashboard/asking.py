@@ -25,8 +25,10 @@ logger = logging.getLogger(__name__)
 # Seconds between two questions to one replica, and how many a second are asked of all at most.
 EVERY = 1.0
 QUESTIONS = 100.0
-# Seconds for an answer: one that takes longer counts as silent.
+# Seconds for an answer, and how many in a row must be missed until a replica counts as silent: one
+# may as well be late by our own fault, on a busy machine.
 PATIENCE = 1.5
+MISSED = 2
 # Not found at the first try, a replica is looked for again soon: it may just have been restarted.
 OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 200),
@@ -118,7 +120,7 @@ class Asker:
     async def _converse(
         self, key: Key, channel: grpc.aio.Channel, stub: replica_pb2_grpc.ReplicaStub
     ) -> None:
-        greeted = False
+        greeted, missed = False, 0
         while True:
             try:
                 if not greeted:
@@ -133,11 +135,15 @@ class Asker:
                 callees = await self._callees(stub)
             except grpc.aio.AioRpcError as error:
                 greeted = greeted and error.code() in SILENT
-                silent = error.code() in SILENT
-                self._noticed(key, Reach.SILENT if silent else Reach.REFUSED)
+                missed = missed + 1 if error.code() in SILENT else 0
+                if missed == 0:
+                    self._noticed(key, Reach.REFUSED)
+                elif missed >= MISSED:
+                    self._noticed(key, Reach.SILENT)
                 logger.debug("%s: %s", key[1], error)
                 await asyncio.sleep(self.every * self._rng.uniform(0.3, 0.6))
                 continue
+            missed = 0
             self._noticed(key, Reach.ANSWERS)
             self._told(key, callees)
             await self._pause(channel)

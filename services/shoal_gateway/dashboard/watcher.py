@@ -158,7 +158,7 @@ class Watcher:
     def _noticed(self, key: Key, reach: Reach) -> None:
         if self._reach.get(key) is not reach:
             self._reach[key] = reach
-            if reach is not Reach.ANSWERS:
+            if reach is Reach.REFUSED:
                 self._flows.forget(key)
             self._changed()
 
