@@ -189,6 +189,28 @@ resource "aws_iam_role" "node" {
   tags = each.value.tags
 }
 
+locals {
+  own_certificate = concat(
+    [
+      for certificates in var.certificates[*] : {
+        Sid      = "ReadOwnCertificate"
+        Effect   = "Allow"
+        Action   = "secretsmanager:GetSecretValue"
+        Resource = certificates.zookeeper
+      }
+    ],
+    [
+      for key in compact(var.certificates[*].kms_key_arn) : {
+        Sid       = "DecryptIt"
+        Effect    = "Allow"
+        Action    = "kms:Decrypt"
+        Resource  = key
+        Condition = { StringEquals = { "kms:ViaService" = "secretsmanager.${local.region}.amazonaws.com" } }
+      }
+    ],
+  )
+}
+
 # A role for each node, so that none can take what is another's.
 resource "aws_iam_role_policy" "node" {
   for_each = local.nodes
@@ -237,23 +259,7 @@ resource "aws_iam_role_policy" "node" {
           Resource = "${local.arn}:s3:::${archive}"
         }
       ],
-      local.tls ? [
-        {
-          Sid      = "ReadOwnCertificate"
-          Effect   = "Allow"
-          Action   = "secretsmanager:GetSecretValue"
-          Resource = var.certificates.zookeeper
-        }
-      ] : [],
-      [
-        for key in compact([local.tls ? var.certificates.kms_key_arn : null]) : {
-          Sid       = "DecryptIt"
-          Effect    = "Allow"
-          Action    = "kms:Decrypt"
-          Resource  = key
-          Condition = { StringEquals = { "kms:ViaService" = "secretsmanager.${local.region}.amazonaws.com" } }
-        }
-      ],
+      local.own_certificate,
     )
   })
 }
