@@ -228,7 +228,7 @@ def test_each_service_gets_its_settings_and_a_port_of_its_own(shell, tmp_path):
     assert lifecycle["SHOAL_LIFECYCLE_HOOK"] == "shoal-drain"
 
 
-def boot(shell, imds, tmp_path, code, **said):
+def boot(shell, imds, tmp_path, code, first=(), **said):
     """The whole of main, on programs of the test's own."""
     for name in ("dnf", "systemctl", "useradd", "chown", "chgrp", "aws"):
         shell.program(name)
@@ -239,12 +239,14 @@ def boot(shell, imds, tmp_path, code, **said):
     shell.program(
         "install", 'mkdir -p "${@: -1}"; for each; do case $each in /*) mkdir -p $each;; esac; done'
     )
-    lines = 'write_units() { touch "$1/units"; }\nretry() { shift; "$@"; }\nmain'
+    lines = 'write_units() { touch "$1/units"; }\nretry() { shift; "$@"; }\n'
+    lines += "\n".join([*first, "main"])
     places = {key: str(tmp_path / key.lower()) for key in ("ETC", "UNITS", "OPT", "STATE", "SBIN")}
     for each in places.values():
         Path(each).mkdir(exist_ok=True)
     return shell.run(
         COMMON,
+        *([CERTIFICATES] if said.get("CERTIFICATES") else []),
         SERVICES,
         lines=lines,
         environment=SAID | places | {"IMDS": imds} | said,
@@ -289,6 +291,28 @@ def test_a_host_that_can_not_serve_is_given_up(shell, imds, tmp_path):
     (call,) = completed(shell)
     assert "--lifecycle-action-result ABANDON" in call
     assert "systemctl enable --now shoal-lifecycle.service" not in shell.called()
+
+
+def test_certificates_are_there_before_services_start(shell, imds, tmp_path):
+    places = {"CERTIFICATES": "registry=arn:a", "SERVICES": "registry", "TLS": "/etc/shoal/tls"}
+    fetched = f"fetch_certificates() {{ echo fetched >>{shell.calls}; }}"
+    boot(shell, imds, tmp_path, code=0, first=[fetched], **places)
+    calls = shell.called()
+    assert "dnf install -y python3.11 python3.11-pip openssl" in calls
+    assert calls.index("fetched") < calls.index("systemctl enable --now shoal-registry.service")
+    assert "systemctl enable --now shoal-certificates.timer" in calls
+    assert read(tmp_path / "etc" / "registry.env")["SHOAL_TLS"] == "/etc/shoal/tls/registry"
+    timer = (tmp_path / "units" / "shoal-certificates.timer").read_text()
+    assert "\nOnCalendar=*:0/5\nRandomizedDelaySec=240s\n" in timer
+
+
+def test_a_host_whose_certificates_can_not_be_had_is_given_up(shell, imds, tmp_path):
+    said = {"CERTIFICATES": "registry=arn:a", "SERVICES": "registry", "TLS": str(tmp_path / "tls")}
+    done = boot(shell, imds, tmp_path, code=1, **said)
+    assert "what arn:a holds is no certificate for registry" in done.stderr
+    (call,) = completed(shell)
+    assert "--lifecycle-action-result ABANDON" in call
+    assert "systemctl enable --now shoal-registry.service" not in shell.called()
 
 
 def test_from_a_bucket_of_wheels_no_index_is_asked(shell, imds, tmp_path):
