@@ -9,6 +9,7 @@ A page is ordinary Markdown. What its blocks mean here:
 - a comment before a block says what can't be seen in it: ``<!-- test: terminal caller -->`` types
   into a shell of that name, ``<!-- test: runs -->`` does not wait for the last command's end but
   for its output, ``<!-- test: shows -->`` waits for these lines from what runs there,
+  ``<!-- test: fragment -->`` is Python that stands for itself and only has to compile, and
   ``<!-- test: skip: why -->`` leaves it out.
 """
 
@@ -47,6 +48,7 @@ class Block:
     terminal: str
     runs: bool
     shows: bool
+    fragment: bool
     skip: str | None
 
 
@@ -74,7 +76,9 @@ def _block(text: str, found: re.Match[str]) -> Block:
     rest = "" if skip else hint
     terminal = re.search(r"terminal (\S+?)(?:,|$)", rest)
     words = {word.strip() for word in rest.split(",")} - {""}
-    unknown = {word for word in words if not re.fullmatch(r"terminal \S+|runs|shows", word)}
+    unknown = {
+        word for word in words if not re.fullmatch(r"terminal \S+|runs|shows|fragment", word)
+    }
     if unknown:
         raise ValueError(f"line {line}: unknown hint {sorted(unknown)}")
     title = _TITLE.search(found["options"])
@@ -86,6 +90,7 @@ def _block(text: str, found: re.Match[str]) -> Block:
         terminal[1] if terminal else "first",
         "runs" in words,
         "shows" in words,
+        "fragment" in words,
         skip["why"] if skip else None,
     )
 
@@ -168,9 +173,7 @@ class Terminal:
         """Waits for the end of what runs."""
         mark = re.compile(rf"{self._awaited} (\d+)\n")
         try:
-            found = eventually(
-                lambda: mark.search(self._text()), PATIENCE, "the command's end"
-            )
+            found = eventually(lambda: mark.search(self._text()), PATIENCE, "the command's end")
         except AssertionError as error:
             raise AssertionError(f"{error}; it printed:\n{self._text()}") from error
         self._awaited = None
@@ -251,6 +254,8 @@ class Reader:
             path = self.directory / block.title
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(body, encoding="utf-8")
+        elif block.fragment:
+            compile(body, block.language, "exec")
         elif block.shows:
             terminal = self._terminal(block.terminal)
             terminal.from_now()
