@@ -3,7 +3,7 @@
 A page is ordinary Markdown. What its blocks mean here:
 
 - a block with ``title="name"`` is a file, written into the reader's directory;
-- a ``console`` block is typed into a shell: what follows a line ``$ command`` (and ``> `` lines that
+- a ``console`` block is typed into a shell: what follows ``$ command`` (and ``> `` lines that
   go on with it) is what it must print, where ``…`` stands for any text, and alone on a line for any
   lines. ``^C`` is the key. A command that fails, fails the page;
 - a comment before a block says what can't be seen in it: ``<!-- test: terminal caller -->`` types
@@ -23,6 +23,7 @@ import subprocess
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from tests.support.waiting import eventually
 
@@ -226,7 +227,7 @@ class Reader:
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     _terminals: dict[str, Terminal] = field(default_factory=dict)
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
