@@ -33,6 +33,9 @@ ELSEWHERE = {
 # A folder of decisions is a link that a repository's pages show as a list.
 FOLDERS = {"docs/adr": "adr/README.md"}
 
+# Pages whose tables want the room of the table of contents.
+WIDE = {"comparison.md"}
+
 _FENCE = re.compile(r"^(```.*?^```\s*?$)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
 
@@ -49,6 +52,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Moves the links of a page; `adr/README.md` gets the list of the decisions."""
     del config
     here = page.file.src_uri
+    if here in WIDE:
+        page.meta["hide"] = ["toc"]
     if here == "adr/README.md":
         markdown += "\n" + _decisions(files)
     return _outside_code(markdown, lambda text: _LINK.sub(lambda link: _moved(link, here), text))
