@@ -10,8 +10,10 @@ import pytest
 
 import shoal
 import shoal.aio
+import shoal.testing
+import shoal_gateway.fleet
 
-PACKAGES = [shoal, shoal.aio]
+PACKAGES = [shoal, shoal.aio, shoal.testing, shoal_gateway.fleet]
 
 
 def seen_by_type_checkers(package):

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from shoal.testing.installed import ZooKeeperError
-from shoal_gateway.cli import render
-from shoal_gateway.cli.context import Where, out, print_json
-from shoal_gateway.cli.root import Json, Store, Users, app, progress, where
-from shoal_gateway.fleet import FleetError
-from shoal_gateway.fleet.layout import SERVICES
-from shoal_gateway.fleet.pginstalled import PostgresError
+from shoal_gateway.cli.context import out
+from shoal_gateway.cli.root import Store, Users, app, progress, where
 
 
 @app.command()
@@ -43,6 +38,10 @@ def up(
 
     shoal up --users required
     """
+    from shoal.testing.installed import ZooKeeperError
+    from shoal_gateway.fleet import FleetError
+    from shoal_gateway.fleet.pginstalled import PostgresError
+
     with progress() as tell:
         fleet = where().local(tell)
         before = fleet.exists
@@ -75,61 +74,6 @@ def down() -> None:
     """
     with progress() as tell:
         where().local(tell).down()
-
-
-@app.command()
-def ps(json_: Json = False) -> None:
-    """List the replicas: service, host, address, version, flavor, status, since.
-
-    Examples:  shoal ps    shoal ps --json
-    """
-    meant = where()
-    rows: list[dict[str, Any]] = []
-    with meant.directory() as directory:
-        for service in SERVICES:
-            watch = directory.watch(service)
-            watch.wait_known(10.0)
-            rows += [render.replica_json(service, each) for each in watch.replicas()]
-        state = directory.describe()
-    if not meant.zookeeper:
-        _note_dead(meant, rows)
-    rows.sort(key=lambda row: (SERVICES.index(row["service"]), row["flavor"], row["id"]))
-    if json_:
-        print_json({"zookeeper": meant.address(), "state": state, "replicas": rows})
-    else:
-        out.print(render.replica_table(rows, f"ZooKeeper {meant.address()}: {state}"))
-        shared = [row["id"] for row in rows if row["jobs_as"] == "manager"]
-        if shared:
-            out.print(
-                f"Jobs of {', '.join(shared)} run as their manager's account, and can read each"
-                " other's files; its log says why (docs/users.md).",
-                style="dim",
-                highlight=False,
-            )
-
-
-def _note_dead(meant: Where, rows: list[dict[str, Any]]) -> None:
-    """Replicas of the local fleet whose process is gone are DOWN, listed in ZooKeeper or not.
-
-    A killed replica's node stays until its session times out.
-    """
-    fleet = meant.local()
-    found = {row["id"]: row for row in rows}
-    for each in fleet.state.replicas.values():
-        if fleet.running(each.id):
-            continue
-        row = found.get(each.id)
-        if row is None:
-            keys = ("address", "version", "zone", "contract", "jobs_as")
-            row = dict.fromkeys(keys, "") | {
-                "port": 0,
-                "tls": False,
-                "since": 0,
-                "flavor": each.flavor,
-            }
-            row |= {"id": each.id, "service": each.service, "host": each.host}
-            rows.append(row)
-        row["status"] = "DOWN"
 
 
 @app.command()

@@ -18,11 +18,11 @@ from shoal_gateway.aws.instances import SERVICES_ROLE, Ec2Fleet, Instance, find,
 from shoal_gateway.aws.refresh import Refresh, Refreshes, Undo, Wish
 from shoal_gateway.aws.restart import ALL_UNITS, Restarts
 from shoal_gateway.cli import render
+from shoal_gateway.cli.codes import FAILED, PAUSED
 from shoal_gateway.cli.context import Where, err, out, print_json, sure
 from shoal_gateway.cli.root import Json, app, bar, where
-from shoal_gateway.fleet.layout import SERVICES
+from shoal_gateway.fleet.names import SERVICES
 
-FAILED, LEFT = 1, 4
 # Seconds for the directory to say what it knows.
 KNOWN = 10.0
 
@@ -250,7 +250,7 @@ def upgrade(
         for each in done:
             _tell(each)
     if not done[-1].good:
-        raise typer.Exit(FAILED if done[-1].over else LEFT)
+        raise typer.Exit(FAILED if done[-1].over else PAUSED)
 
 
 def _refreshed(

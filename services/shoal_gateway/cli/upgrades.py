@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from shoal_gateway.cli.codes import FAILED, PAUSED
 from shoal_gateway.cli.context import err, out, print_json
 from shoal_gateway.cli.root import Json, app, bar, where
 from shoal_gateway.fleet import Fleet, FleetError
@@ -20,7 +21,6 @@ from shoal_gateway.fleet.rollout import Outcome, Plan
 from shoal_gateway.fleet.upgrade import Result, Upgrade, Wish
 from shoal_gateway.fleet.upgradelock import held
 
-FAILED, PAUSED = 1, 4
 # Services whose new replica takes over what its predecessor has on its host.
 IN_PLACE_ONLY = {"appmanager"}
 

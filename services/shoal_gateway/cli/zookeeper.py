@@ -16,7 +16,7 @@ from shoal.errors import ShoalError
 from shoal.identity import PeerIdentity
 from shoal_gateway.cli.context import out, print_json
 from shoal_gateway.cli.root import Json, app, where
-from shoal_gateway.fleet.layout import SERVICES
+from shoal_gateway.fleet.names import SERVICES
 
 group = typer.Typer(
     help="Who may write what in ZooKeeper: protect, check.",
