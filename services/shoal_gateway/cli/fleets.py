@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from shoal_gateway.cli.context import out
-from shoal_gateway.cli.root import Store, Users, app, progress, where
+from shoal_gateway.cli import completing
+from shoal_gateway.cli.context import out, print_json
+from shoal_gateway.cli.root import Json, Store, Users, app, progress, where
 
 
 @app.command()
@@ -31,6 +32,7 @@ def up(
     certs: Annotated[
         Path | None, typer.Option(help="The same with those in a directory of `shoal certs`.")
     ] = None,
+    json_: Json = False,
 ) -> None:
     """Start a local fleet: ZooKeeper, hosts, and a replica of each service on each host.
 
@@ -60,9 +62,21 @@ def up(
             if fleet.exists and not before:
                 fleet.down()
             raise
+    token = fleet.layout.token if users is Users.REQUIRED else None
+    if json_:
+        print_json(
+            {
+                "fleet": str(fleet.directory),
+                "zookeeper": state.zookeeper,
+                "hosts": state.hosts,
+                "replicas": list(state.replicas),
+                "token_file": str(token) if token is not None else None,
+            }
+        )
+        return
     out.print(f"{len(state.replicas)} replicas on {hosts} hosts; ZooKeeper at {state.zookeeper}")
-    if users is Users.REQUIRED:
-        out.print(f"Callers need a token; yours is in {fleet.layout.token}, as administrator.")
+    if token is not None:
+        out.print(f"Callers need a token; yours is in {token}, as administrator.")
     out.print("See them with `shoal ps`, end them with `shoal down`.", style="dim")
 
 
@@ -78,21 +92,35 @@ def down() -> None:
 
 @app.command()
 def kill(
-    name: Annotated[str, typer.Argument(help="A replica or a host, as `shoal ps` shows.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A replica or a host, as `shoal ps` shows.", autocompletion=completing.replicas
+        ),
+    ],
+    json_: Json = False,
 ) -> None:
     """Kill a replica with SIGKILL, or lose a host: all on it at once, and its directory.
 
     Examples:  shoal kill registry-2    shoal kill host-3
     """
-    for each in where().local().kill(name):
+    killed = where().local().kill(name)
+    if json_:
+        print_json({"killed": killed})
+        return
+    for each in killed:
         out.print(f"killed {each}")
 
 
 @app.command()
 def start(
     name: Annotated[
-        str | None, typer.Argument(help="A replica or a host; all when left out.")
+        str | None,
+        typer.Argument(
+            help="A replica or a host; all when left out.", autocompletion=completing.replicas
+        ),
     ] = None,
+    json_: Json = False,
 ) -> None:
     """Start a replica, a host's replicas, or whatever of the fleet does not run.
 
@@ -100,6 +128,9 @@ def start(
     """
     with progress() as tell:
         started = where().local(tell).start(name)
+    if json_:
+        print_json({"started": started})
+        return
     for each in started:
         out.print(f"started {each}")
 

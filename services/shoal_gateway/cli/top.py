@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from shoal_gateway.cli import render
+from shoal_gateway.cli import completing, render
 from shoal_gateway.cli.context import out
 from shoal_gateway.cli.keyboard import Keyboard
 from shoal_gateway.cli.root import Json, app, where
@@ -42,11 +42,20 @@ def top(
         bool, typer.Option("--once", help="Two looks, for the rates, and no more.")
     ] = False,
     sort: Annotated[
-        str, typer.Option(help=f"Column to begin with: {', '.join(BY_NAME)}.")
+        str,
+        typer.Option(
+            help=f"Column to begin with: {', '.join(BY_NAME)}.",
+            autocompletion=completing.columns,
+        ),
     ] = "service",
     service: Annotated[
         list[str] | None,
-        typer.Option("-s", "--service", help="Only this; again for more (default: the gateway's)."),
+        typer.Option(
+            "-s",
+            "--service",
+            help="Only this; again for more (default: the gateway's).",
+            autocompletion=completing.services,
+        ),
     ] = None,
     json_: Json = False,
 ) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from shoal_gateway.client import TERMINAL, state_name
-from shoal_gateway.lookout import Look, Sighting
+if TYPE_CHECKING:
+    from shoal_gateway.lookout import Look, Sighting
 
 # Jobs in one of these are over.
-ENDED = tuple(sorted(state_name(each) for each in TERMINAL))
+ENDED = ("CANCELLED", "DEAD", "FAILED", "SUCCEEDED")
 
 
 @dataclass(frozen=True, slots=True)
