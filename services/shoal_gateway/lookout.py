@@ -7,7 +7,7 @@ and nobody else anything. No figure is kept anywhere: who looks twice has rates.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from shoal import LoadReport, Replica, orca
 from shoal.directory import Directory
+from shoal.watching import SetWatch
 from shoal_gateway.client import state_name
 from shoal_gateway.direct import channel_to
 from shoal_gateway.fleet.names import SERVICES
@@ -28,7 +29,7 @@ from shoal_protos.gateway.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 
 # Seconds for a replica to answer one look.
 PATIENCE = 2.0
-# Seconds for the directory to say what it knows, at the first look.
+# Seconds for the directory to say what it knows.
 KNOWN = 10.0
 
 
@@ -135,10 +136,16 @@ class Lookout:
     ) -> None:
         self.close()
 
+    def wait_known(self, timeout: float = KNOWN) -> bool:
+        """Waits until it is known of all services which replicas they have; False if it is of none.
+
+        Args:
+            timeout: Seconds for all of them together.
+        """
+        return wait_known(self._watches.values(), timeout)
+
     def look(self, timeout: float = PATIENCE) -> Look:
         """Asks all at once, and waits at most ``timeout`` seconds for the last answer."""
-        for watch in self._watches.values():
-            watch.wait_known(KNOWN)
         found = [
             (service, each) for service, watch in self._watches.items() for each in watch.replicas()
         ]
@@ -187,6 +194,18 @@ class Lookout:
         there = {(service, *each.identity) for service, each in found}
         for key in self._channels.keys() - there:
             self._channels.pop(key).close()
+
+
+def wait_known(watches: Iterable[SetWatch], timeout: float = KNOWN) -> bool:
+    """Waits until the replicas of all services are known; False if those of none are.
+
+    Args:
+        watches: Of the services.
+        timeout: Seconds for all of them together.
+    """
+    deadline = time.monotonic() + timeout
+    known = [each.wait_known(max(deadline - time.monotonic(), 0.0)) for each in watches]
+    return any(known)
 
 
 def _sighting(service: str, replica: Replica, call: Any, took: Sequence[float]) -> Sighting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ def run(arguments: Sequence[str]) -> int:
     """Runs a command; the exit code, one of `shoal_gateway.cli.codes`."""
     # As Ctrl-C: what was started is ended, and not left to itself.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # It would tell of each attempt to connect; what comes of them, commands say themselves.
+    logging.getLogger("kazoo").setLevel(logging.CRITICAL)
     try:
         words = loading.completed(os.environ)
         loading.load(loading.command_in(arguments if words is None else words))
@@ -31,6 +34,6 @@ def run(arguments: Sequence[str]) -> int:
         if told is None:
             raise
         code, sentence = told
-        err.print(f"shoal: {sentence}", style="red", markup=False)
+        err.print(f"shoal: {sentence}", style="red", markup=False, soft_wrap=True)
         return code
     return codes.FINE

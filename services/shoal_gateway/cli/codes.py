@@ -53,3 +53,16 @@ def ending(error: Exception) -> tuple[int, str] | None:
 
 class UnreachableError(Exception):
     """Nobody is there to be asked; says who was, and what to look at."""
+
+
+def unknown(address: str, state: str) -> str:
+    """The sentence for a directory of which nothing is known, not even from before.
+
+    Args:
+        address: ZooKeeper's, with chroot.
+        state: How the session is.
+    """
+    return (
+        f"nothing is known of {address}: ZooKeeper is {state}. Is it running, and is the address"
+        " right? `shoal doctor` looks closer"
+    )

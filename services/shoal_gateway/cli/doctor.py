@@ -185,10 +185,14 @@ def _processes(meant: Where) -> Iterator[Finding]:
 
 
 def _services(meant: Where) -> Iterator[Finding]:
-    from shoal_gateway.doctor import machine, replicas
+    from shoal_gateway.doctor import ensemble, machine, replicas
+    from shoal_gateway.doctor.findings import problem
     from shoal_gateway.lookout import Lookout
 
     with meant.directory() as directory, Lookout(directory, token=meant.token()) as lookout:
+        if not lookout.wait_known(ensemble.PATIENCE):
+            yield problem("services", "not known, for ZooKeeper can't be read", "see above")
+            return
         look = lookout.look()
     yield from machine.open_files(len(look.replicas))
     yield from replicas.services(look)

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from shoal_gateway.cli import render
+from shoal_gateway.cli.codes import UnreachableError, unknown
 from shoal_gateway.cli.context import Where, out, print_json
 from shoal_gateway.cli.keyboard import Keyboard
 from shoal_gateway.cli.root import Json, app, where
@@ -22,8 +23,6 @@ from shoal_gateway.fleet.names import SERVICES
 if TYPE_CHECKING:
     from shoal.directory import Directory
 
-# Seconds for the directory to say what it knows.
-KNOWN = 10.0
 # Seconds between two drawings that only let ages tick; news is drawn when it comes.
 TICK = 1.0
 
@@ -45,7 +44,8 @@ def ps(
     meant = where()
     with meant.directory() as directory:
         view = _View(meant, directory)
-        view.wait()
+        if not view.wait():
+            raise UnreachableError(unknown(meant.address(), directory.describe()))
         if watch and json_:
             _stream(view)
         elif watch:
@@ -64,10 +64,11 @@ class _View:
         self._directory = directory
         self._watches = {service: directory.watch(service) for service in SERVICES}
 
-    def wait(self) -> None:
-        """Waits until the directory has said what it knows."""
-        for watch in self._watches.values():
-            watch.wait_known(KNOWN)
+    def wait(self) -> bool:
+        """Waits until the directory has said what it knows; False if that is nothing."""
+        from shoal_gateway.lookout import wait_known
+
+        return wait_known(self._watches.values())
 
     @contextmanager
     def told(self, changed: Callable[[], None]) -> Iterator[None]:

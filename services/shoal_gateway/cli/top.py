@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shoal_gateway.cli import completing, render
+from shoal_gateway.cli.codes import UnreachableError, unknown
 from shoal_gateway.cli.context import out
 from shoal_gateway.cli.keyboard import Keyboard
 from shoal_gateway.cli.root import Json, app, where
@@ -76,6 +77,8 @@ def top(
         meant.directory() as directory,
         Lookout(directory, service or (), token=meant.token()) as lookout,
     ):
+        if not lookout.wait_known():
+            raise UnreachableError(unknown(meant.address(), directory.describe()))
         screen = _Screen(lookout, order, f"ZooKeeper {meant.address()}")
         if json_:
             screen.print_json(interval, once=once)

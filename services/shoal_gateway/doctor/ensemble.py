@@ -174,7 +174,7 @@ def _within(client: KazooClient, chroot: str, *, secure: bool) -> Iterator[Findi
 
 
 def _clock(client: KazooClient, chroot: str) -> Iterator[Finding]:
-    """By a node, whose time is that of ZooKeeper's clock; it goes with the session at the latest."""
+    """By a node, whose time is of ZooKeeper's clock; it goes with the session at the latest."""
     what = "clock"
     path = f"{chroot}/doctor-{uuid.uuid4()}"
     began = time.time()
