@@ -105,6 +105,7 @@ def renew(
     certs registry api
     """
     authority = _authorities()(directory)
+    authority.own()  # there is one
     found = _chosen(authority, names or [])
     now = time.time()
 
