@@ -273,9 +273,5 @@ def _authorities() -> type[Authority]:
     try:
         from shoal.authority import Authority
     except ModuleNotFoundError as error:
-        if error.name != "cryptography":
-            raise
-        raise ValueError(
-            "certificates are made with cryptography: pip install 'shoal[certs]'"
-        ) from error
+        raise ValueError(str(error)) from error
     return Authority
