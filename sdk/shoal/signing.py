@@ -11,12 +11,20 @@ import stat
 import tempfile
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
 from shoal.errors import KeyFileError
 from shoal.recipes.keydocs import key_id
+
+try:
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "shoal.Signer and shoal.Keys need cryptography: pip install 'shoal[keys]'", name=error.name
+    ) from error
 
 _PREFIX = b"shoal signature v1\0"
 # A key's file is 119 bytes.

@@ -15,6 +15,7 @@ from kazoo.exceptions import BadVersionError, KazooException, NodeExistsError, N
 from shoal.directory import Directory, check_name
 from shoal.errors import (
     CoordinationError,
+    CoordinationTimeoutError,
     KeyFormatError,
     KeysUnknownError,
     ShoalError,
@@ -291,7 +292,7 @@ class Keys:
         try:
             return steps.outcome.result(timeout)
         except (TimeoutError, CancelledError) as error:
-            raise CoordinationError(
+            raise CoordinationTimeoutError(
                 f"no answer within {timeout:g} s, ZooKeeper is {self._directory.describe()}: the"
                 " key may have been written, or not; look before you go on"
             ) from error
