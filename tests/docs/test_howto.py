@@ -30,6 +30,7 @@ def greeter(tmp_path_factory):
     return made
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_commands_of_a_page_do_what_it_says(page, greeter, zookeeper, tmp_path):  # noqa: F811
     if (program := NEEDS.get(page.stem)) is not None and shutil.which(program) is None:

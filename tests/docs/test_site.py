@@ -59,6 +59,7 @@ def pages(built):
     return {path.relative_to(out): Page(path.read_text()) for path in out.rglob("*.html")}
 
 
+@pytest.mark.timeout(300)
 def test_it_builds_without_a_warning(built):
     _, said = built
     assert "WARNING" not in said

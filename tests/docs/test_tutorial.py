@@ -5,12 +5,16 @@ import site
 import sys
 from pathlib import Path
 
+import pytest
+
 from shoal.testing.zookeeper import free_port
 from tests.support.docblocks import Reader
 
 ROOT = Path(__file__).parents[2]
 
 
+# Half a minute on an idle machine, of which a third is pip's.
+@pytest.mark.timeout(300)
 def test_whoever_follows_the_tutorial_sees_what_it_shows(tmp_path):
     here, logs = tmp_path / "reader", tmp_path / "logs"
     here.mkdir()

@@ -35,7 +35,8 @@ _BLOCK = re.compile(
 _TITLE = re.compile(r'title="([^"]+)"')
 _SKIP = re.compile(r"skip: (?P<why>.+)")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-PATIENCE = 40.0
+# Seconds for one command, on a machine that has other things to do.
+PATIENCE = 90.0
 
 
 @dataclass(frozen=True)
