@@ -43,11 +43,20 @@ class Terminal:
     def __init__(self, *command):
         self.pid, self.file = pty.fork()
         if self.pid == 0:
-            os.environ["TERM"] = "xterm"
+            os.environ |= {"TERM": "xterm", "COLUMNS": "160", "LINES": "50"}
             os.execv(SHOAL, ["shoal", *map(str, command)])
         fcntl.ioctl(self.file, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
         self.before = termios.tcgetattr(self.file)
         self.shown = b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        """Whatever a test has found, nothing of it is left."""
+        if self.file is not None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.end()
 
     def until(self, text):
         """Reads until it has shown a text since the last time."""
@@ -70,6 +79,7 @@ class Terminal:
             pass  # its end
         clean = termios.tcgetattr(self.file) == self.before
         os.close(self.file)
+        self.file = None
         _, status = os.waitpid(self.pid, 0)
         return os.waitstatus_to_exitcode(status), clean
 
@@ -112,24 +122,25 @@ def test_top_sees_jobs_run(shoal):
 
 
 def test_top_on_a_terminal_sorts_by_keys_and_leaves_it_clean(fleet):
-    top = Terminal("--fleet", fleet.fleet.directory, "top", "-n", "0.3")
-    top.until(b"service \xe2\x86\x91")
-    top.press(b"u")
-    top.until(b"util \xe2\x86\x93")
-    top.press(b"u")
-    top.until(b"util \xe2\x86\x91")
-    top.press(b"q")
-    assert top.end() == (0, True)
+    # The first letter of a head is underlined, so there is something between it and the rest.
+    with Terminal("--fleet", fleet.fleet.directory, "top", "-n", "0.3") as top:
+        top.until(b"ervice \xe2\x86\x91")
+        top.press(b"u")
+        top.until(b"til \xe2\x86\x93")
+        top.press(b"u")
+        top.until(b"til \xe2\x86\x91")
+        top.press(b"q")
+        assert top.end() == (0, True)
     assert top.shown.index(ENTER) < top.shown.rindex(LEAVE)
     assert top.shown.endswith(CURSOR + LEAVE) or top.shown.endswith(LEAVE + CURSOR)
 
 
 @pytest.mark.parametrize("command", [["top", "-n", "0.3"], ["ps", "--watch"]], ids=" ".join)
 def test_ctrl_c_leaves_the_terminal_clean(fleet, command):
-    shown = Terminal("--fleet", fleet.fleet.directory, *command)
-    shown.until(b"registry-1")
-    shown.press(b"\x03")
-    assert shown.end() == (130, True)
+    with Terminal("--fleet", fleet.fleet.directory, *command) as shown:
+        shown.until(b"registry-1")
+        shown.press(b"\x03")
+        assert shown.end() == (130, True)
     assert shown.shown.rindex(LEAVE) > shown.shown.index(ENTER)
     assert b"Traceback" not in shown.shown
 

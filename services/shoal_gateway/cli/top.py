@@ -194,32 +194,36 @@ HEADS = {
     "jobs": "jobs/s",
     "latency": "latency ms",
 }
+# Columns that a terminal must be this wide for; the others always find room.
+NEEDS = {"host": 120, "version": 120, "in_flight": 130, "errors": 130, "jobs": 100, "latency": 100}
 TEXTS = ("service", "replica", "host", "version", "state")
 
 
 def _table(rows: list[Row], order: Order, *, keys: bool) -> Table:
     table = render.new_table()
-    for column in COLUMNS.values():
+    columns = [each for each in COLUMNS.values() if out.width >= NEEDS.get(each.field, 0)]
+    for column in columns:
         table.add_column(
             _head(column.field, column.key if keys else "", order),
             justify="left" if column.field in TEXTS else "right",
             no_wrap=True,
         )
     for row in rows:
-        table.add_row(
-            row.service if not row.flavor else f"{row.service} {row.flavor}",
-            row.replica,
-            row.host or "–",
-            row.version or "–",
-            render.coloured(row.state),
-            _percent(row.utilisation),
-            _whole(row.in_flight),
-            _figure(row.calls),
-            _errors(row.errors),
-            _whole(row.running) + (f" of {row.slots}" if row.slots is not None else ""),
-            _figure(row.jobs),
-            _figure(row.latency),
-        )
+        cells: dict[str, str | Text] = {
+            "service": row.service if not row.flavor else f"{row.service} {row.flavor}",
+            "replica": row.replica,
+            "host": row.host or "–",
+            "version": row.version or "–",
+            "state": render.coloured(row.state),
+            "utilisation": _percent(row.utilisation),
+            "in_flight": _whole(row.in_flight),
+            "calls": _figure(row.calls),
+            "errors": _errors(row.errors),
+            "running": _whole(row.running) + (f" of {row.slots}" if row.slots is not None else ""),
+            "jobs": _figure(row.jobs),
+            "latency": _figure(row.latency),
+        }
+        table.add_row(*(cells[each.field] for each in columns))
     return table
 
 
