@@ -288,6 +288,8 @@ class Server(AioServer):
     def __init__(
         self, service: str, options: Common, *, leaving: Callable[[], object], **facts: Any
     ) -> None:
+        # Each answer says how loaded the replica is, which is what `shoal top` asks for.
+        facts.setdefault("load_reports", True)
         super().__init__(service, **options.identity(), **options.door(service), **facts)
         self._leaving = leaving
         self._told = False

@@ -20,6 +20,10 @@ from tests.support.terraform import Environment, copied, plugins
 REGION = "us-east-1"
 ZONES = ["us-east-1a", "us-east-1b", "us-east-1c"]
 FLEET = "reef"
+CERTIFICATES = {
+    name: f"arn:aws:secretsmanager:{REGION}:123456789012:secret:{FLEET}/tls/{name}-AbCdEf"
+    for name in ("registry", "api", "scheduler", "appmanager", "zookeeper")
+}
 
 
 class Aws:
@@ -140,6 +144,9 @@ def test_the_example_is_applied_looked_at_and_destroyed(store, tmp_path, aws):
     directory = copied(tmp_path) / "terraform/environments/example"
     variables = {"fleet": FLEET, "store": store, "protected": False, "region": REGION}
     variables["api_cidrs"] = ["10.20.0.0/16"]
+    # The one in plain text, the other with its doors shut.
+    if store == "postgres":
+        variables["certificates"] = CERTIFICATES
     environment = Environment(directory, endpoint, variables)
     environment.init(mirror)
     before = aws.inventory()
@@ -149,6 +156,7 @@ def test_the_example_is_applied_looked_at_and_destroyed(store, tmp_path, aws):
     hosts_are_where_they_should_be(aws, outputs, gateways=1 if store == "sqlite" else 3)
     hosts_are_shut(aws)
     nodes_keep_names_addresses_and_disks(aws, outputs)
+    zookeeper_has_one_door(aws, outputs, tls="certificates" in variables)
     nobody_comes_in_who_should_not(aws)
     hosts_are_waited_for(aws, outputs)
     roles_may_only_what_is_named(aws)
@@ -256,8 +264,33 @@ def nodes_keep_names_addresses_and_disks(aws, outputs):
         assert interfaces[number]["AvailabilityZone"] == where == node["zone"]
         assert volumes[number]["AvailabilityZone"] == where
         assert volumes[number]["Encrypted"]
-    hosts = ",".join(f"zk-{number}.reef.internal:2181" for number in "123")
-    assert outputs["zookeeper"] == f"{hosts}/shoal"
+
+
+def zookeeper_has_one_door(aws, outputs, tls):
+    scheme, port = ("tls://", 2281) if tls else ("", 2181)
+    hosts = ",".join(f"zk-{number}.reef.internal:{port}" for number in "123")
+    assert outputs["zookeeper"] == f"{scheme}{hosts}/shoal"
+    (group,) = aws.ec2.describe_security_groups(
+        Filters=[{"Name": "group-name", "Values": ["reef-zookeeper"]}]
+    )["SecurityGroups"]
+    assert {rule["FromPort"] for rule in group["IpPermissions"]} == {port, 2888, 3888}
+    read = {}
+    for role in ("gateway", "workers", "zookeeper-1"):
+        names = {"RoleName": f"reef-{REGION}-{role}"}
+        (name,) = aws.iam.list_role_policies(**names)["PolicyNames"]
+        policy = aws.iam.get_role_policy(**names, PolicyName=name)["PolicyDocument"]
+        found = [each for each in policy["Statement"] if "OwnCertificate" in each["Sid"]]
+        read[role] = sorted(arn for each in found for arn in flat(each["Resource"]))
+    shut = {
+        "gateway": sorted(CERTIFICATES[name] for name in ("registry", "api", "scheduler")),
+        "workers": [CERTIFICATES["appmanager"]],
+        "zookeeper-1": [CERTIFICATES["zookeeper"]],
+    }
+    assert read == (shut if tls else {role: [] for role in read})
+
+
+def flat(resource):
+    return [resource] if isinstance(resource, str) else resource
 
 
 def nobody_comes_in_who_should_not(aws):

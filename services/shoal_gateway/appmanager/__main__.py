@@ -71,6 +71,8 @@ def serve(options: runtime.Common, parsed: argparse.Namespace, objects: ObjectSt
                     "slots": str(parsed.slots),
                     "jobs_as": "manager" if accounts is None else "own accounts",
                 },
+                # A call here is short; what makes a manager full is the jobs.
+                load_reports=shoal.LoadReporter(utilisation=lambda: manager.utilisation),
                 **options.identity(),
                 **options.door("appmanager"),
             )

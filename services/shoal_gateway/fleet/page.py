@@ -15,6 +15,7 @@ from shoal_gateway.fleet.state import FleetState
 
 # What the extra brings.
 NEEDED = ("starlette", "uvicorn")
+MISSING = "the dashboard needs {name}: pip install 'shoal[dashboard]'"
 
 
 def missing() -> str:
