@@ -19,6 +19,7 @@ from shoal.drain import Phase, Roster
 from shoal.drainreport import DrainReport
 from shoal.protocols import Registration
 from shoal.tls import Tls, files_of, server_credentials
+from shoal.views import ChannelView
 from shoal_balancer import Replica, Status
 
 logger = logging.getLogger(__name__)
@@ -112,6 +113,8 @@ class Shell:
         self._names: list[str] = []
         self._ports: list[int] = []
         self._forked = False
+        # Where it was announced: the channels of the process are made there, too.
+        self._directory: Any = None
 
     def __repr__(self) -> str:
         kind = f"{type(self).__module__.removesuffix('.server')}.{type(self).__name__}"
@@ -204,6 +207,11 @@ class Shell:
         if self.roster.phase is Phase.SERVING:
             self._registration.say(status)
             self.replica = replace(self.replica, status=status)
+
+    def views(self) -> list[ChannelView]:
+        """The channels of this process that were made where it is announced."""
+        looks = getattr(self._directory, "views", None)
+        return looks() if looks is not None else []
 
     def after_fork(self) -> None:
         """In a forked child: the server is the parent's."""
