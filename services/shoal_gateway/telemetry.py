@@ -182,18 +182,14 @@ def _missing(error: ModuleNotFoundError) -> TelemetryError:
 
 def _begun(wanted: Wanted, facts: Mapping[str, str], ends: ExitStack) -> Telemetry:
     from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
-    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
     import shoal.otel
 
-    # OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME win.
-    resource = Resource({name: value for name, value in facts.items() if value}).merge(
-        Resource.create()
-    )
-    if "OTEL_SERVICE_NAME" not in os.environ and "service.name=" not in os.environ.get(
-        "OTEL_RESOURCE_ATTRIBUTES", ""
-    ):
-        resource = resource.merge(Resource({"service.name": facts["service.name"]}))
+    # What OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say wins.
+    told = OTELResourceDetector().detect().attributes
+    ours = {name: value for name, value in facts.items() if value and name not in told}
+    resource = Resource.create(ours)
     readers: list[Any] = []
     page = ""
     if wanted.page is not None:
