@@ -17,7 +17,12 @@ from shoal.otel import aiocalls, calls
 from shoal.otel.measures import TARGET, Measures
 from shoal.otel.servers import AioInterceptor, Interceptor
 from shoal.otel.tables import Gauge, Tables
-from shoal.otel.watching import AttemptWatch, MethodWatch, measured
+from shoal.otel.watching import (
+    AttemptWatch,
+    MethodWatch,
+    measured_request,
+    measured_response,
+)
 from shoal_balancer import Replica
 
 Looks = Iterator[tuple[Sequence[str], float]]
@@ -74,7 +79,7 @@ class Observer:
 
     def sized(self, serializer: Any, deserializer: Any) -> tuple[Any, Any]:
         """What serializes in place of a method's own."""
-        return measured(serializer, 0), measured(deserializer, 1)
+        return measured_request(serializer), measured_response(deserializer)
 
     def attempt(self, method: Any, replica: Replica, inner: Any) -> Any:
         """What is called in place of a method at one replica."""

@@ -121,7 +121,8 @@ class _Watch:
         if requests == responses == "unary":
             reads, writes = _read(reads), self._written(method, writes)
         begin = functools.partial(Served, self._measures, self._tracer, method)
-        return make(self.around(behavior_of(handler), begin), reads, writes)
+        around = self.around(behavior_of(handler), begin, streams=handler.response_streaming)
+        return make(around, reads, writes)
 
     def _written(self, method: str, serializer: Any) -> Any:
         sent = self._measures.served_sent
@@ -134,11 +135,9 @@ class _Watch:
 
         return written
 
-    def around(self, behavior: Any, begin: Callable[[Any], Served]) -> Any:
+    def around(self, behavior: Any, begin: Callable[[Any], Served], *, streams: bool) -> Any:
         """A handler's function, observed."""
-        if inspect.isgeneratorfunction(behavior):
-            return _stream(behavior, begin)
-        return _unary(behavior, begin)
+        return (_stream if streams else _unary)(behavior, begin)
 
 
 class Interceptor(_Watch, grpc.ServerInterceptor):
@@ -164,13 +163,13 @@ class AioInterceptor(_Watch, grpc.aio.ServerInterceptor):
             return handler
         return self.wrapped(method, handler)
 
-    def around(self, behavior: Any, begin: Callable[[Any], Served]) -> Any:
+    def around(self, behavior: Any, begin: Callable[[Any], Served], *, streams: bool) -> Any:
         """A handler's function, of the kind that it was."""
         if inspect.isasyncgenfunction(behavior):
             return _async_stream(behavior, begin)
         if inspect.iscoroutinefunction(behavior):
             return _async_unary(behavior, begin)
-        return super().around(behavior, begin)
+        return super().around(behavior, begin, streams=streams)
 
 
 def _read(deserializer: Any) -> Any:

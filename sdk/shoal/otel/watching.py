@@ -25,9 +25,25 @@ UNKNOWN = grpc.StatusCode.UNKNOWN
 
 clock = time.perf_counter
 
-# Bytes sent and received by the attempt that is at work here; grpc serializes on its caller's
-# thread, or in a task that has its caller's context.
-sizes: ContextVar[list[int] | None] = ContextVar("shoal_otel_sizes", default=None)
+
+class Sizes:
+    """Bytes of one attempt's request and response; -1 until they are known.
+
+    Attributes:
+        late: Where a response is to be written down that is read after its attempt's end: on
+            asyncio the status comes before it.
+    """
+
+    __slots__ = ("late", "received", "sent")
+
+    def __init__(self) -> None:
+        self.sent = self.received = -1
+        self.late: Series | None = None
+
+
+# Those of the attempt that is at work here: grpc serializes on its caller's thread, or in a task
+# that has its caller's context.
+sizes: ContextVar[Sizes | None] = ContextVar("shoal_otel_sizes", default=None)
 
 
 def code_of(error: BaseException) -> grpc.StatusCode:
@@ -209,7 +225,7 @@ class Attempt:
     def __init__(self, watch: AttemptWatch, call: Call | None) -> None:
         self._watch = watch
         self.call = call
-        self.sizes: list[int] = [-1, -1]
+        self.sizes = Sizes()
         self.span: Span | None = None
         if call is not None:
             call.sending()
@@ -231,11 +247,13 @@ class Attempt:
         taken = clock() - self._began
         duration, sent, received = self._watch.series(code)
         duration.add(taken)
-        out, back = self.sizes
-        if out >= 0:
-            sent.add(out)
-        if back >= 0:
-            received.add(back)
+        noted = self.sizes
+        if noted.sent >= 0:
+            sent.add(noted.sent)
+        if noted.received >= 0:
+            received.add(noted.received)
+        else:
+            noted.late = received
         if self.call is not None:
             self.call.sent(code)
         if self.span is not None:
@@ -246,24 +264,28 @@ class Attempt:
         self.end(code_of(error), str(getattr(error, "details", lambda: "")() or error))
 
 
-def measured(serializer: Any, place: int) -> Any:
-    """A serializer or deserializer that notes how long a message is."""
-    if place == 0:
+def measured_request(serializer: Any) -> Any:
+    """A serializer that notes how long a message is."""
 
-        def written(message: Any) -> Any:
-            data = serializer(message) if serializer is not None else message
-            noted = sizes.get()
-            if noted is not None:
-                noted[0] = len(data)
-            return data
+    def written(message: Any) -> Any:
+        data = serializer(message) if serializer is not None else message
+        noted = sizes.get()
+        if noted is not None:
+            noted.sent = len(data)
+        return data
 
-        return written
+    return written
+
+
+def measured_response(deserializer: Any) -> Any:
+    """A deserializer that notes how long a message is."""
 
     def read(data: Any) -> Any:
         noted = sizes.get()
         if noted is not None:
-            noted[1] = len(data)
+            noted.received = len(data)
+            if noted.late is not None:
+                noted.late.add(len(data))
         return deserializer(data) if deserializer is not None else data
 
-    deserializer = serializer
     return read
