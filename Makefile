@@ -8,7 +8,7 @@ SEED ?= 1
 SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-containers bench bench-drain bench-jobs bench-queue bench-scale demo experiments experiment-capacity fuzz simulate protos lock terraform-check clean
+.PHONY: help setup check format test test-containers test-pythons dist bench bench-drain bench-jobs bench-queue bench-scale bench-import demo experiments experiment-capacity fuzz simulate docs docs-serve protos lock terraform-check clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -40,6 +40,12 @@ test-containers: setup ## Build the image, run 3 containers of each service, kil
 	@scripts/system.sh zookeeper docker
 	@scripts/wheels.sh
 	@SHOAL_CONTAINERS=3 SHOAL_CONTAINER_JOBS=100 $(BIN)/python -m pytest tests/integration/test_containers.py tests/integration/test_compose.py $(ARGS)
+
+test-pythons: setup ## Unit and SDK tests under each supported Python that is here, against the wheel
+	@scripts/pythons.sh $(ARGS)
+
+dist: setup ## An sdist and a wheel, into dist/
+	@scripts/dist.sh
 
 bench: setup ## Shoal against grpc's round robin, HAProxy and nginx: make bench [ARGS="--only latency"]
 	@for each in zookeeper haproxy nginx; do \
@@ -81,8 +87,19 @@ bench-scale: setup ## 1000 replicas and 200 callers on one ZooKeeper, into build
 	@scripts/system.sh zookeeper
 	@$(BIN)/python -m benchmarks.scale $(ARGS)
 
+bench-import: setup ## How long `import shoal` takes beside gRPC and kazoo alone, into build/bench-import
+	@$(BIN)/python -m benchmarks.importing $(ARGS)
+
 simulate: setup ## The policies among 1000 replicas and callers on a virtual clock, into build/simulation
 	@$(BIN)/python -m benchmarks.simulation $(ARGS)
+
+# Strict: a link or an anchor that leads nowhere fails. Material's note about its successor is no warning of ours.
+docs: setup ## The documentation, into build/site: open build/site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
+	@echo "build/site/index.html"
+
+docs-serve: setup ## The documentation at http://127.0.0.1:8000, built again as you write
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 protos: ## Generate protos/gen from protos/
 	@PYTHON="$(PYTHON)" scripts/protos.sh

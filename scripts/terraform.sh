@@ -59,7 +59,7 @@ check() {
   printf '%s\0' terraform/modules/* terraform/environments/* |
     xargs -0 -n 1 -P 2 bash -c 'look_at "$1" "$0"' "$mirror" || failed+=("modules")
   if command -v shellcheck >/dev/null 2>&1; then
-    shellcheck terraform/shared/*.sh terraform/modules/*/*.sh || failed+=("shellcheck")
+    shellcheck terraform/*.sh terraform/shared/*.sh terraform/modules/*/*.sh || failed+=("shellcheck")
   else
     echo "Without shellcheck, the shell of user data is only parsed, by tests/terraform."
   fi

@@ -60,6 +60,10 @@ class RetryBudget:
     def adjust(self, ratio: float, per_second: float) -> None:
         """Allows more or less from now on; what was deposited and made counts on.
 
+        Args:
+            ratio: Retries for each call.
+            per_second: Retries a second besides.
+
         Raises:
             ValueError: one is negative.
         """

@@ -30,14 +30,27 @@ class Policy(Protocol):
         """A fresh metric for a replica that was never seen."""
 
     def choose(self, nodes: Sequence[N], now: float, rng: random.Random) -> N:
-        """One of ``nodes``, which are at least one; called by several threads at once."""
+        """One of ``nodes``; called by several threads at once, on each call's way.
+
+        Args:
+            nodes: Those that may be called, at least one.
+            now: Seconds on the balancer's clock, as their loads want it.
+            rng: Randomness that several threads may use.
+        """
 
 
 class KeyedPolicy(Policy, Protocol):
     """A policy that can keep the calls of one key on one replica."""
 
     def choose_for(self, key: bytes, nodes: Sequence[N], now: float, rng: random.Random) -> N:
-        """One of ``nodes`` for a call with a key."""
+        """One of ``nodes`` for a call with a key; `choose` is for calls without.
+
+        Args:
+            key: What the affinity goes by.
+            nodes: Those that may be called, at least one.
+            now: Seconds on the balancer's clock.
+            rng: Randomness that several threads may use.
+        """
 
 
 def two_distinct(count: int, rng: random.Random) -> tuple[int, int]:

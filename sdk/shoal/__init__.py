@@ -7,73 +7,41 @@
 Callers need `Directory`; servers `Server`; asyncio programs `shoal.aio`; tests `shoal.testing`.
 """
 
-from typing import TYPE_CHECKING, Any
-
-from shoal.channel import Channel, replica_of, where
-from shoal.contracts import Contract
-from shoal.directory import Directory
-from shoal.drainreport import Caller, DrainReport
-from shoal.errors import (
-    BindError,
-    ConfigConflictError,
-    ConfigError,
-    ConfigInvalidError,
-    ContractError,
-    CoordinationError,
-    CoordinationTimeoutError,
-    DirectoryClosedError,
-    InstanceFormatError,
-    KeyFileError,
-    KeyFormatError,
-    KeysUnknownError,
-    LockError,
-    LockLostError,
-    LockTakenError,
-    LockTimeoutError,
-    RegistrationError,
-    ShoalError,
-    ShoalForkError,
-    SignatureError,
-    TlsError,
-)
-from shoal.failures import Attempt, CallError
-from shoal.fitness import Unfit
-from shoal.hedging import Hedge
-from shoal.hooks import Hooks
-from shoal.identity import PeerIdentity, peer_identity
-from shoal.refusal import refuse, refuse_aio
-from shoal.reporter import LoadReporter, report
-from shoal.retry import Retry
-from shoal.server import Server
-from shoal.tls import Tls
-from shoal.views import ChannelView, ReplicaView
-from shoal_balancer import (
-    AdaptiveLimit,
-    Canary,
-    Ejection,
-    FixedLimit,
-    KeyedPolicy,
-    LeastLoaded,
-    LeastReported,
-    LoadReport,
-    Locality,
-    Outcome,
-    PeakEwma,
-    Policy,
-    Random,
-    Rendezvous,
-    Replica,
-    RetryBudget,
-    RoundRobin,
-    SlowStart,
-    Status,
-    Subset,
-    VersionRange,
-    WeightedRandom,
-    WeightedRoundRobin,
-)
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from shoal.channel import Channel, replica_of, where
+    from shoal.contracts import Contract
+    from shoal.directory import Directory
+    from shoal.drainreport import Caller, DrainReport
+    from shoal.errors import (
+        BindError,
+        ConfigConflictError,
+        ConfigError,
+        ConfigInvalidError,
+        ContractError,
+        CoordinationError,
+        CoordinationTimeoutError,
+        DirectoryClosedError,
+        InstanceFormatError,
+        KeyFileError,
+        KeyFormatError,
+        KeysUnknownError,
+        LockError,
+        LockLostError,
+        LockTakenError,
+        LockTimeoutError,
+        RegistrationError,
+        ShoalError,
+        ShoalForkError,
+        SignatureError,
+        TlsError,
+    )
+    from shoal.failures import Attempt, CallError
+    from shoal.fitness import Unfit
+    from shoal.hedging import Hedge
+    from shoal.hooks import Hooks
+    from shoal.identity import PeerIdentity, peer_identity
     from shoal.recipes.barrier import Barrier, DoubleBarrier
     from shoal.recipes.config import Config
     from shoal.recipes.group import Group, Member
@@ -81,7 +49,83 @@ if TYPE_CHECKING:
     from shoal.recipes.leadership import Leadership, Term
     from shoal.recipes.lock import Lock
     from shoal.recipes.meeting import MeetingPoint
+    from shoal.refusal import refuse, refuse_aio
+    from shoal.reporter import LoadReporter, report
+    from shoal.retry import Retry
+    from shoal.server import Server
     from shoal.signing import Signer
+    from shoal.tls import Tls
+    from shoal.views import ChannelView, ReplicaView
+    from shoal_balancer import (
+        AdaptiveLimit,
+        Canary,
+        Ejection,
+        FixedLimit,
+        KeyedPolicy,
+        LeastLoaded,
+        LeastReported,
+        LoadReport,
+        Locality,
+        Outcome,
+        PeakEwma,
+        Policy,
+        Random,
+        Rendezvous,
+        Replica,
+        RetryBudget,
+        RoundRobin,
+        SlowStart,
+        Status,
+        Subset,
+        VersionRange,
+        WeightedRandom,
+        WeightedRoundRobin,
+    )
+else:
+    from shoal import lazily
+
+    # Loaded when they are asked for: callers need no server, and most need no recipe.
+    __getattr__, __dir__ = lazily.names(
+        __name__,
+        {
+            "shoal.channel": "Channel replica_of where",
+            "shoal.contracts": "Contract",
+            "shoal.directory": "Directory",
+            "shoal.drainreport": "Caller DrainReport",
+            "shoal.errors": (
+                "BindError ConfigConflictError ConfigError ConfigInvalidError ContractError "
+                "CoordinationError CoordinationTimeoutError DirectoryClosedError "
+                "InstanceFormatError KeyFileError KeyFormatError KeysUnknownError LockError "
+                "LockLostError LockTakenError LockTimeoutError RegistrationError ShoalError "
+                "ShoalForkError SignatureError TlsError"
+            ),
+            "shoal.failures": "Attempt CallError",
+            "shoal.fitness": "Unfit",
+            "shoal.hedging": "Hedge",
+            "shoal.hooks": "Hooks",
+            "shoal.identity": "PeerIdentity peer_identity",
+            "shoal.recipes.barrier": "Barrier DoubleBarrier",
+            "shoal.recipes.config": "Config",
+            "shoal.recipes.group": "Group Member",
+            "shoal.recipes.keys": "Keys",
+            "shoal.recipes.leadership": "Leadership Term",
+            "shoal.recipes.lock": "Lock",
+            "shoal.recipes.meeting": "MeetingPoint",
+            "shoal.refusal": "refuse refuse_aio",
+            "shoal.reporter": "LoadReporter report",
+            "shoal.retry": "Retry",
+            "shoal.server": "Server",
+            "shoal.signing": "Signer",
+            "shoal.tls": "Tls",
+            "shoal.views": "ChannelView ReplicaView",
+            "shoal_balancer": (
+                "AdaptiveLimit Canary Ejection FixedLimit KeyedPolicy LeastLoaded LeastReported "
+                "LoadReport Locality Outcome PeakEwma Policy Random Rendezvous Replica "
+                "RetryBudget RoundRobin SlowStart Status Subset VersionRange WeightedRandom "
+                "WeightedRoundRobin"
+            ),
+        },
+    )
 
 __all__ = [
     "AdaptiveLimit",
@@ -163,26 +207,3 @@ __all__ = [
     "report",
     "where",
 ]
-
-# Loaded when they are asked for: most callers never do.
-_RECIPES = {
-    "Barrier": "shoal.recipes.barrier",
-    "Config": "shoal.recipes.config",
-    "DoubleBarrier": "shoal.recipes.barrier",
-    "Group": "shoal.recipes.group",
-    "Keys": "shoal.recipes.keys",
-    "Signer": "shoal.signing",
-    "Leadership": "shoal.recipes.leadership",
-    "Lock": "shoal.recipes.lock",
-    "MeetingPoint": "shoal.recipes.meeting",
-    "Member": "shoal.recipes.group",
-    "Term": "shoal.recipes.leadership",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _RECIPES:
-        from importlib import import_module
-
-        return getattr(import_module(_RECIPES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,14 +20,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
 from shoal.errors import TlsError
 from shoal.identity import DOMAIN, PeerIdentity, identity_in
 from shoal.tls import AUTHORITIES, CERTIFICATE, KEY
+
+try:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "shoal.authority needs cryptography: pip install 'shoal[certs]'", name=error.name
+    ) from error
 
 DAY = 86400.0
 # In one file, so that the one is never replaced without the other.

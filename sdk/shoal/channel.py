@@ -51,6 +51,12 @@ def where(
 ) -> Filter:
     """A filter for channels: replicas whose facts equal all that is given.
 
+    Args:
+        version: Exactly this one; for ranges the channel has ``version=``.
+        flavor: The kind of work that they do.
+        zone: Where they stand.
+        metadata: These keys with these values, among whatever else they announced.
+
     >>> from shoal_balancer import Replica
     >>> where(flavor="sql")(Replica("a", "10.0.0.5", 1, flavor="sql"))
     True

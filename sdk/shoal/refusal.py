@@ -73,7 +73,10 @@ async def refuse_aio(
     pushback: float | None = None,
     also: Trailers = (),
 ) -> NoReturn:
-    """Ends a call of an asyncio handler as `refuse` does; to be awaited."""
+    """Ends a call of an asyncio handler as `refuse` does; to be awaited.
+
+    Arguments and what it raises are those of `refuse`.
+    """
     await context.abort(code, message, (*trailers(reason, pushback), *also))
     raise AssertionError("abort returned")
 

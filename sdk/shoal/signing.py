@@ -11,12 +11,20 @@ import stat
 import tempfile
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
 from shoal.errors import KeyFileError
 from shoal.recipes.keydocs import key_id
+
+try:
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "shoal.Signer and shoal.Keys need cryptography: pip install 'shoal[keys]'", name=error.name
+    ) from error
 
 _PREFIX = b"shoal signature v1\0"
 # A key's file is 119 bytes.
@@ -77,6 +85,10 @@ class Signer:
     def save(self, path: Path, *, replace: bool = False) -> None:
         """Writes the key to a file of mode 0600, whole or not at all.
 
+        Args:
+            path: The file; its directory is made where it is missing.
+            replace: Whether it may take the place of another.
+
         Raises:
             KeyFileError: there is a file already, unless it is to be replaced; or it can't be
                 written.
@@ -108,7 +120,13 @@ class Signer:
             raise KeyFileError(f"the private key can't be written to {path}: {error}") from error
 
     def sign(self, domain: str, message: bytes) -> bytes:
-        """The signature under a message, 64 bytes."""
+        """The signature under a message, 64 bytes.
+
+        Args:
+            domain: What it is for, for example ``billing.invoice.v1``; whoever verifies says the
+                same, so that it can't be passed off as a signature for something else.
+            message: What is signed.
+        """
         return self._private.sign(signed_bytes(domain, message))
 
 

@@ -71,7 +71,12 @@ class Tls:
 
     @classmethod
     def of(cls, directory: Path | str, *, domain: str = DOMAIN) -> Tls:
-        """The three files in a directory: ``tls.crt``, ``tls.key``, ``ca.crt``."""
+        """The three files in a directory: ``tls.crt``, ``tls.key``, ``ca.crt``.
+
+        Args:
+            directory: Where they are.
+            domain: What follows a service's name in certificates: ``registry.shoal.internal``.
+        """
         place = Path(directory)
         return cls(place / CERTIFICATE, place / KEY, place / AUTHORITIES, domain)
 

@@ -23,7 +23,7 @@ from kazoo.protocol.states import EventType
 
 from shoal import forks
 from shoal.directory import Directory
-from shoal.errors import DirectoryClosedError
+from shoal.errors import CoordinationTimeoutError, DirectoryClosedError
 from shoal.recipes.desk import Desk
 from shoal.recipes.steps import Bell, Script, Steps
 
@@ -141,7 +141,7 @@ class TreeWatch:
         """
         self.begin()
         if not self._first.wait(timeout):
-            raise TimeoutError(
+            raise CoordinationTimeoutError(
                 f"{self.path} was not read within {timeout:g} s; ZooKeeper is "
                 f"{self._directory.describe()}"
             )

@@ -14,7 +14,7 @@ from kazoo.client import KazooClient
 from kazoo.handlers.threading import SequentialThreadingHandler
 from kazoo.security import ACL, ANYONE_ID_UNSAFE, Id, Permissions
 
-from shoal.errors import ShoalError
+from shoal.errors import CoordinationTimeoutError
 from shoal.identity import DOMAIN, PeerIdentity, server_name
 from shoal.tls import Tls
 
@@ -55,7 +55,7 @@ def client(servers: str, tls: Tls, timeout: float = 15.0) -> KazooClient:
     """A connected client of its own, for tools; to be stopped and closed.
 
     Raises:
-        ShoalError: no server answered within ``timeout`` seconds.
+        CoordinationTimeoutError: no server answered within ``timeout`` seconds.
     """
     handler = SequentialThreadingHandler()
     demand_name(handler, tls.domain)
@@ -65,7 +65,7 @@ def client(servers: str, tls: Tls, timeout: float = 15.0) -> KazooClient:
     except handler.timeout_exception as error:
         made.stop()
         made.close()
-        raise ShoalError(
+        raise CoordinationTimeoutError(
             f"ZooKeeper at {servers} did not answer within {timeout:g} s: is it there, does it "
             f"speak TLS, and does it trust {tls.certificate}?"
         ) from error

@@ -205,8 +205,10 @@ class Gateway:
         """A job and its history."""
         return self._api.Get(api_pb2.GetRequest(id=job_id), timeout=TIMEOUT)
 
-    def jobs(self, *, owner: str = "", states: Sequence[int] = ()) -> Iterator[job_pb2.Job]:
-        """Jobs, newest first, all pages."""
+    def jobs(
+        self, *, owner: str = "", states: Sequence[int] = (), timeout: float = TIMEOUT
+    ) -> Iterator[job_pb2.Job]:
+        """Jobs, newest first, all pages; ``timeout`` seconds for each page."""
         token = ""
         while True:
             request = api_pb2.ListRequest(
@@ -215,7 +217,7 @@ class Gateway:
                 page_size=500,
                 page_token=token,
             )
-            response = self._api.List(request, timeout=TIMEOUT)
+            response = self._api.List(request, timeout=timeout)
             yield from response.jobs
             token = response.next_page_token
             if not token:

@@ -48,6 +48,8 @@ __all__ = [
     "parser",
 ]
 
+logger = logging.getLogger(__name__)
+
 # Beside this file in a copy of the code that was given a name; see ``fleet/releases.py``.
 RELEASE_FILE = "RELEASE"
 
@@ -299,11 +301,17 @@ def configure_logging(level: str, form: str = "text", **facts: str) -> None:
 
 
 @contextmanager
-def observed(service: str, options: Common) -> Iterator[Common]:
+def observed(service: str, options: Common, *, bare: bool = False) -> Iterator[Common]:
     """Logs, and observes where that is asked for, until the block ends.
 
     Gives the options with what is announced of it. Ends the process with a sentence when what is
     asked for can't be had.
+
+    Args:
+        service: Name in the directory.
+        options: What is asked for.
+        bare: Whether it goes on, with a warning, where OpenTelemetry is not installed: jobs of a
+            flavor may want an environment without it.
     """
     configure_logging(options.log_level, options.log_format, service=service, replica=options.id)
     try:
@@ -315,6 +323,11 @@ def observed(service: str, options: Common) -> Iterator[Common]:
             "host.name": options.host,
             "cloud.availability_zone": options.zone,
         }
+        if bare and wanted and not telemetry.installed():
+            logger.warning(
+                "nothing is observed here: opentelemetry is missing: %s", telemetry.EXTRA
+            )
+            wanted = telemetry.Wanted()
         with telemetry.observing(wanted, facts) as seen:
             yield replace(options, announced={"metrics": seen.page} if seen.page else {})
     except telemetry.TelemetryError as error:
@@ -347,6 +360,8 @@ class Server(AioServer):
     def __init__(
         self, service: str, options: Common, *, leaving: Callable[[], object], **facts: Any
     ) -> None:
+        # Each answer says how loaded the replica is, which is what `shoal top` asks for.
+        facts.setdefault("load_reports", True)
         super().__init__(
             service,
             metadata=options.announced,

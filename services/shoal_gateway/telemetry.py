@@ -7,6 +7,7 @@ imported.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -83,6 +84,15 @@ def _exporter(signal: str, environment: Mapping[str, str]) -> str:
         raise TelemetryError(f"{variable}={named}: known here are otlp, console and none")
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
     return "otlp" if any(environment.get(each, "").strip() for each in endpoints) else ""
+
+
+def installed() -> bool:
+    """Whether what ``shoal[otel]`` brings is there."""
+    names = ("opentelemetry.sdk", "prometheus_client")
+    try:
+        return all(importlib.util.find_spec(name) is not None for name in names)
+    except ModuleNotFoundError:
+        return False
 
 
 def address(text: str) -> tuple[str, int]:

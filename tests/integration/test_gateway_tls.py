@@ -16,6 +16,7 @@ import shoal
 import shoal.aio
 from shoal.authority import Authority
 from shoal.identity import PeerIdentity
+from shoal.testing import FixedDirectory
 from shoal.tls import Tls
 from shoal_gateway.access import CALLERS
 from shoal_gateway.client import Gateway, state_name
@@ -88,15 +89,38 @@ def test_a_service_answers_those_who_may_call_it_and_nobody_else(secured, author
         assert error.value.details() == f"{name} may not call this"
 
 
+def ask_at(replicas, service, tls):
+    """As somebody would who knows the addresses."""
+    make, method, request = CALLS[service]
+    with (
+        FixedDirectory({service: replicas}, tls=tls) as known,
+        known.channel(service, retry=None) as channel,
+    ):
+        return getattr(make(channel), method)(request, timeout=DEADLINE)
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_nobody_gets_in_without_a_certificate_of_the_fleet(secured, tmp_path, service):
+    with secured.directory_of() as directory:
+        replicas = directory.ready(service, timeout=30.0)
     with pytest.raises(grpc.RpcError) as error:
-        ask(secured, service, None)
+        ask_at(replicas, service, None)
     assert "speaks TLS only" in error.value.details()
-    other = Authority.create(tmp_path / "other").issue(PeerIdentity("operator"))
+    other = Tls.of(Authority.create(tmp_path / "other").issue(PeerIdentity("operator")))
     with pytest.raises(grpc.RpcError) as error:
-        ask(secured, service, Tls.of(other))
+        ask_at(replicas, service, other)
     assert "of no authority that this caller trusts" in error.value.details()
+
+
+def test_nobody_reads_the_directory_without_a_certificate_of_the_fleet(secured, tmp_path):
+    address = secured.state.zookeeper
+    other = Tls.of(Authority.create(tmp_path / "other").issue(PeerIdentity("operator")))
+    strangers = ((address, other), (address.removeprefix("tls://"), None))
+    for where, tls in strangers:
+        with shoal.Directory(where, cache_dir=tmp_path / "cache", tls=tls) as directory:
+            with pytest.raises(TimeoutError):
+                directory.ready("registry", timeout=2.0)
+            assert not directory.connected
 
 
 def grpcurl(place, name, *arguments):
@@ -248,3 +272,20 @@ def test_everything_is_replaced_while_jobs_run_and_users_call(secured, authority
             lambda: all(now > then + 5 for now, then in zip(load.calls, counted, strict=True))
         )
     assert load.failures == []
+
+
+def test_top_and_doctor_speak_to_replicas_with_certificates(secured):
+    def shoal(*arguments):
+        command = [Path(sys.executable).with_name("shoal"), "--fleet", secured.directory]
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    rows = shoal("top", "--once", "-n", "0.2", "--json")["replicas"]
+    assert {row["service"] for row in rows} == set(SERVICES)
+    assert {(row["state"], row["fault"]) for row in rows} == {("UP", None)}
+    found = {each["what"]: each for each in shoal("doctor", "--json")["findings"]}
+    assert found["ZooKeeper's ACLs"]["verdict"] == "ok"
+    assert found["clock"]["found"] == "agrees with ZooKeeper's"
+    certified = [what for what in found if what.startswith("certificate ")]
+    assert len(certified) >= len(SERVICES)

@@ -5,14 +5,11 @@ down how they were called, and answer as AWS's do.
 """
 
 import contextlib
-import http.server
 import json
-import os
 import secrets
 import shutil
 import socket
 import subprocess
-import threading
 import uuid
 from pathlib import Path
 
@@ -22,103 +19,20 @@ from kazoo.client import KazooClient
 
 from shoal_gateway.registry.engines import make_engine
 from shoal_gateway.registry.outages import passing
+from tests.support.boot import CERTIFICATES, COMMON, PUT, SERVICES, TLS, ZOOKEEPER
 from tests.support.databases import needs_postgres
-from tests.support.terraform import REPOSITORY
 from tests.support.waiting import eventually
 
-COMMON = REPOSITORY / "terraform/shared/common.sh"
-ZOOKEEPER = REPOSITORY / "terraform/modules/zookeeper/zookeeper.sh"
-SERVICES = REPOSITORY / "terraform/modules/fleet/services.sh"
-
-# Disks have programs that Debian keeps off everybody's path.
-PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+SCRIPTS = [COMMON, CERTIFICATES, TLS, ZOOKEEPER, SERVICES, PUT]
 
 
-class Shell:
-    """Runs lines after the scripts' functions, with programs of the test's own in front."""
-
-    def __init__(self, directory):
-        self.directory = directory
-        self.programs = directory / "bin"
-        self.programs.mkdir()
-        self.calls = directory / "calls"
-        self.calls.touch()
-
-    def program(self, name, lines=""):
-        """Puts a program on the path, which writes down its arguments first."""
-        path = self.programs / name
-        path.write_text(f'#!/bin/bash\nprintf "%s\\n" "{name} $*" >>{self.calls}\n{lines}\n')
-        path.chmod(0o755)
-
-    def called(self):
-        return self.calls.read_text().splitlines()
-
-    def run(self, *scripts, lines, environment=(), code=0):
-        script = "\n".join([*(f". {each}" for each in scripts), lines])
-        done = subprocess.run(
-            ["bash", "-c", script],
-            env={
-                "PATH": f"{self.programs}:{PATH}",
-                "RETRY_PAUSE": "0",
-                "DISKS": str(self.directory / "disks"),
-                **dict(environment),
-            },
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
-        return done
-
-
-@pytest.fixture
-def shell(tmp_path):
-    return Shell(tmp_path)
-
-
-@pytest.fixture
-def imds():
-    """Instance metadata that wants a token, as IMDSv2 does."""
-    token = secrets.token_hex(8)
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def answer(self, code, text=""):
-            self.send_response(code)
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def do_PUT(self):
-            seconds = self.headers["X-aws-ec2-metadata-token-ttl-seconds"]
-            good = self.path == "/latest/api/token" and seconds
-            self.answer(200, token) if good else self.answer(400)
-
-        def do_GET(self):
-            if self.headers["X-aws-ec2-metadata-token"] != token:
-                self.answer(401)
-            elif self.path == "/latest/meta-data/instance-id":
-                self.answer(200, "i-0123456789abcdef0")
-            else:
-                self.answer(404)
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-@pytest.mark.parametrize("script", [COMMON, ZOOKEEPER, SERVICES], ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_the_scripts_can_be_parsed(script):
     subprocess.run(["bash", "-n", script], check=True)
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="needs shellcheck")
-@pytest.mark.parametrize("script", [COMMON, ZOOKEEPER, SERVICES], ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_shellcheck_finds_nothing(script):
     done = subprocess.run(["shellcheck", script], capture_output=True, text=True)
     assert done.stdout == ""
@@ -314,7 +228,7 @@ def test_each_service_gets_its_settings_and_a_port_of_its_own(shell, tmp_path):
     assert lifecycle["SHOAL_LIFECYCLE_HOOK"] == "shoal-drain"
 
 
-def boot(shell, imds, tmp_path, code, **said):
+def boot(shell, imds, tmp_path, code, first=(), **said):
     """The whole of main, on programs of the test's own."""
     for name in ("dnf", "systemctl", "useradd", "chown", "chgrp", "aws"):
         shell.program(name)
@@ -325,12 +239,14 @@ def boot(shell, imds, tmp_path, code, **said):
     shell.program(
         "install", 'mkdir -p "${@: -1}"; for each; do case $each in /*) mkdir -p $each;; esac; done'
     )
-    lines = 'write_units() { touch "$1/units"; }\nretry() { shift; "$@"; }\nmain'
+    lines = 'write_units() { touch "$1/units"; }\nretry() { shift; "$@"; }\n'
+    lines += "\n".join([*first, "main"])
     places = {key: str(tmp_path / key.lower()) for key in ("ETC", "UNITS", "OPT", "STATE", "SBIN")}
     for each in places.values():
         Path(each).mkdir(exist_ok=True)
     return shell.run(
         COMMON,
+        *([CERTIFICATES] if said.get("CERTIFICATES") else []),
         SERVICES,
         lines=lines,
         environment=SAID | places | {"IMDS": imds} | said,
@@ -375,6 +291,28 @@ def test_a_host_that_can_not_serve_is_given_up(shell, imds, tmp_path):
     (call,) = completed(shell)
     assert "--lifecycle-action-result ABANDON" in call
     assert "systemctl enable --now shoal-lifecycle.service" not in shell.called()
+
+
+def test_certificates_are_there_before_services_start(shell, imds, tmp_path):
+    places = {"CERTIFICATES": "registry=arn:a", "SERVICES": "registry", "TLS": "/etc/shoal/tls"}
+    fetched = f"fetch_certificates() {{ echo fetched >>{shell.calls}; }}"
+    boot(shell, imds, tmp_path, code=0, first=[fetched], **places)
+    calls = shell.called()
+    assert "dnf install -y python3.11 python3.11-pip openssl" in calls
+    assert calls.index("fetched") < calls.index("systemctl enable --now shoal-registry.service")
+    assert "systemctl enable --now shoal-certificates.timer" in calls
+    assert read(tmp_path / "etc" / "registry.env")["SHOAL_TLS"] == "/etc/shoal/tls/registry"
+    timer = (tmp_path / "units" / "shoal-certificates.timer").read_text()
+    assert "\nOnCalendar=*:0/5\nRandomizedDelaySec=240s\n" in timer
+
+
+def test_a_host_whose_certificates_can_not_be_had_is_given_up(shell, imds, tmp_path):
+    said = {"CERTIFICATES": "registry=arn:a", "SERVICES": "registry", "TLS": str(tmp_path / "tls")}
+    done = boot(shell, imds, tmp_path, code=1, **said)
+    assert "what arn:a holds is no certificate for registry" in done.stderr
+    (call,) = completed(shell)
+    assert "--lifecycle-action-result ABANDON" in call
+    assert "systemctl enable --now shoal-registry.service" not in shell.called()
 
 
 def test_from_a_bucket_of_wheels_no_index_is_asked(shell, imds, tmp_path):

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Generic, Self
 
 from shoal.aio.directory import Directory
+from shoal.errors import CoordinationTimeoutError
 from shoal.recipes.config import seen, unanswered
 from shoal.recipes.configcodec import Codec, M
 from shoal.recipes.configfollow import Change, Follower, Listener
@@ -140,7 +141,9 @@ class Config(Generic[M]):
             async with asyncio.timeout(timeout):
                 return await there
         except TimeoutError as error:
-            raise TimeoutError(f"config {self.name!r} was not read: {self.describe()}") from error
+            raise CoordinationTimeoutError(
+                f"config {self.name!r} was not read: {self.describe()}"
+            ) from error
         finally:
             end()
 

@@ -12,8 +12,13 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-import dnslib
-from dnslib.dns import DNSBuffer
+try:
+    import dnslib
+    from dnslib.dns import DNSBuffer
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "shoal.dns needs dnslib: pip install 'shoal[dns]'", name=error.name
+    ) from error
 
 from shoal.dns.answers import (
     Answer,

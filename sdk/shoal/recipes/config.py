@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Generic, Self
 
 from shoal.directory import Directory
-from shoal.errors import ConfigError, CoordinationError
+from shoal.errors import ConfigError, CoordinationError, CoordinationTimeoutError
 from shoal.recipes.configcodec import Anything, Codec, M
 from shoal.recipes.configfollow import Change, Follower, Listener
 from shoal.recipes.confighistory import Revision
@@ -121,7 +121,9 @@ class Config(Generic[M]):
         end = self.subscribe(look)
         try:
             if not there.wait(timeout):
-                raise TimeoutError(f"config {self.name!r} was not read: {self.describe()}")
+                raise CoordinationTimeoutError(
+                    f"config {self.name!r} was not read: {self.describe()}"
+                )
         finally:
             end()
         return self.reading
@@ -254,4 +256,4 @@ def unanswered(name: str, timeout: float, state: str, *, writing: bool) -> Coord
     told = f"config {name!r}: no answer within {timeout:g} s, ZooKeeper is {state}"
     if writing:
         told += ". What was to be written may have been, or not: look before you write again"
-    return CoordinationError(told)
+    return CoordinationTimeoutError(told)

@@ -194,6 +194,12 @@ class Group:
     ) -> Membership:
         """Is a member from now on, over lost sessions too; returns when ZooKeeper has it.
 
+        Args:
+            id: The member's name, unique within the group.
+            flavor: Its kind, by which others may look for it.
+            facts: As JSON can hold them.
+            timeout: Seconds; None: for as long as ZooKeeper is away.
+
         Raises:
             CoordinationError: a living member has this id.
             CoordinationTimeoutError: ZooKeeper did not take it within ``timeout`` seconds.
@@ -221,6 +227,11 @@ class Group:
         self, count: int, *, flavor: str | None = None, timeout: float | None = None
     ) -> Members:
         """Waits until at least ``count`` are there, and returns them.
+
+        Args:
+            count: How many.
+            flavor: Only those of this kind count; None: all.
+            timeout: Seconds; None: without end.
 
         Raises:
             CoordinationTimeoutError: there were fewer within ``timeout`` seconds.

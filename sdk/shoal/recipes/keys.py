@@ -15,6 +15,7 @@ from kazoo.exceptions import BadVersionError, KazooException, NodeExistsError, N
 from shoal.directory import Directory, check_name
 from shoal.errors import (
     CoordinationError,
+    CoordinationTimeoutError,
     KeyFormatError,
     KeysUnknownError,
     ShoalError,
@@ -137,7 +138,15 @@ class Keys:
     def verify(
         self, owner: str, key_id: str, domain: str, message: bytes, signature: bytes
     ) -> PublicKey:
-        """Makes sure that an owner signed a message; returns with which key.
+        """Makes sure that an owner signed a message; returns with which key. Never waits.
+
+        Args:
+            owner: Who is said to have signed.
+            key_id: With which of the owner's keys.
+            domain: What the signature is for, as it was given to `Signer.sign`: one that was made
+                for something else is none here.
+            message: What was signed.
+            signature: Its 64 bytes.
 
         Raises:
             SignatureError: there is no such key, it does not hold now, or the signature is not one
@@ -201,6 +210,12 @@ class Keys:
     def revoke(self, owner: str, key_id: str, *, why: str = "", timeout: float = 10.0) -> PublicKey:
         """Ends a key at once and for ever, also for what was signed with it before.
 
+        Args:
+            owner: Whose.
+            key_id: Which.
+            why: For people.
+            timeout: Seconds.
+
         Raises:
             SignatureError: there is no such key.
             CoordinationError: ZooKeeper refuses it, or does not answer in time.
@@ -209,7 +224,13 @@ class Keys:
         return self._change(owner, key_id, lambda key: key.revoked(now, why), timeout)
 
     def end(self, owner: str, key_id: str, at: float, *, timeout: float = 10.0) -> PublicKey:
-        """Has a key end at a time, in seconds since 1970, unless it does so earlier.
+        """Has a key end at a time, unless it does so earlier.
+
+        Args:
+            owner: Whose.
+            key_id: Which.
+            at: Seconds since 1970.
+            timeout: Seconds.
 
         Raises:
             SignatureError: there is no such key.
@@ -271,7 +292,7 @@ class Keys:
         try:
             return steps.outcome.result(timeout)
         except (TimeoutError, CancelledError) as error:
-            raise CoordinationError(
+            raise CoordinationTimeoutError(
                 f"no answer within {timeout:g} s, ZooKeeper is {self._directory.describe()}: the"
                 " key may have been written, or not; look before you go on"
             ) from error

@@ -6,6 +6,9 @@ from __future__ import annotations
 class FakeClock:
     """Seconds that stand still until `advance`; pass it wherever a ``clock`` is taken.
 
+    Args:
+        start: What it shows first.
+
     >>> clock = FakeClock(100.0)
     >>> clock.advance(2.5)
     102.5

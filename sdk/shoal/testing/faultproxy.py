@@ -213,7 +213,7 @@ class FaultProxy:
         return self._answers if back else self._requests
 
     def noticed(self, size: int, *, back: bool) -> None:
-        """Bytes came to be passed on."""
+        """Bytes came to be passed on: ``size`` of them, ``back`` if they are answers."""
         fault = self.fault
         if fault.delay or not (fault.answers if back else fault.requests):
             self.hit += size

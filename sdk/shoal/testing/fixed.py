@@ -46,7 +46,12 @@ class FixedDirectory(ChannelOwner):
         return f"FixedDirectory({sorted(self._watches)})"
 
     def set(self, service: str, replicas: Iterable[str | Replica]) -> None:
-        """Replaces a service's whole set; channels hear of it before this returns."""
+        """Replaces a service's whole set; channels hear of it before this returns.
+
+        Args:
+            service: The service's name.
+            replicas: Addresses (``127.0.0.1:50051``), or replicas with all that they announce.
+        """
         secure = self.tls is not None
         self.watch(service).publish(_replica(each, secure=secure) for each in replicas)
 

@@ -30,6 +30,7 @@ class ZooKeeperEnsemble:
         tick: ZooKeeper's tickTime in milliseconds.
         address: Loopback address that all listen on.
         environment: Added to each process's environment.
+        tls: Their certificate, of service ``zookeeper``; they then speak TLS alone.
     """
 
     def __init__(

@@ -73,6 +73,8 @@ def serve(options: runtime.Common, parsed: argparse.Namespace, objects: ObjectSt
                     "jobs_as": "manager" if accounts is None else "own accounts",
                     **options.announced,
                 },
+                # A call here is short; what makes a manager full is the jobs.
+                load_reports=shoal.LoadReporter(utilisation=lambda: manager.utilisation),
                 **options.identity(),
                 **options.door("appmanager"),
             )
@@ -200,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             " manager may come until the lease runs out"
         )
     options = runtime.common_options(parsed)
-    with runtime.observed("appmanager", options) as options:
+    with runtime.observed("appmanager", options, bare=True) as options:
         objects = runtime.open_objects(parser, parsed.objects)
         try:
             serve(options, parsed, objects)

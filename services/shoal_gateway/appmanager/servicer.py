@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -67,6 +68,8 @@ class AppManagerServicer(appmanager_pb2_grpc.AppManagerServicer):
         self._manager = manager
         self._host = host
         self._leaving = leaving
+        self._started = 0
+        self._lock = threading.Lock()
 
     def Start(
         self, request: appmanager_pb2.StartRequest, context: grpc.ServicerContext
@@ -87,6 +90,8 @@ class AppManagerServicer(appmanager_pb2_grpc.AppManagerServicer):
             # Before anything was done: the caller may offer it elsewhere, whatever it is.
             shoal.refuse(context, f"all {manager.slots} slots of this app manager are taken")
         answers = manager.start(offers)
+        with self._lock:
+            self._started += sum(each.verdict == "started" for each in answers)
         return appmanager_pb2.StartResponse(
             items=[item(each) for each in answers], utilisation=manager.utilisation
         )
@@ -126,6 +131,7 @@ class AppManagerServicer(appmanager_pb2_grpc.AppManagerServicer):
             utilisation=manager.utilisation,
             flavor=manager.flavor,
             host=self._host,
+            started=self._started,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,12 +38,15 @@ AuthorityDays = Annotated[
 
 
 @group.command()
-def init(directory: Place, days: AuthorityDays = AUTHORITY_DAYS) -> None:
+def init(directory: Place, days: AuthorityDays = AUTHORITY_DAYS, json_: Json = False) -> None:
     """Make an authority. Whoever can read DIR/authority can be anybody: keep it where you issue.
 
     Examples:  shoal certs init certs    shoal certs init /etc/shoal/certs --days 90
     """
     own = _authorities().create(directory, days=days).own()
+    if json_:
+        print_json(_json(own))
+        return
     out.print(f"authority in {directory}, until {render.day(own.not_after)}", highlight=False)
     out.print(
         f"Next: shoal certs issue {directory} registry api scheduler appmanager operator",
@@ -61,6 +65,7 @@ def issue(
         list[str] | None, typer.Option(help="A user; they may call, and not be called.")
     ] = None,
     days: Days = DAYS,
+    json_: Json = False,
 ) -> None:
     """Make keys and certificates: DIR/NAME for a service, DIR/NAME.users for a user.
 
@@ -78,8 +83,7 @@ def issue(
         # All before the first, for half of it is no use.
         each.dns_name()
     authority = _authorities()(directory)
-    for each in wanted:
-        _told(authority.issue(each, days=days))
+    _told((authority.issue(each, days=days) for each in wanted), json_=json_)
 
 
 @group.command()
@@ -93,6 +97,7 @@ def renew(
         float | None, typer.Option(help="Only those that end within so many days.", min=0.0)
     ] = None,
     days: Days = DAYS,
+    json_: Json = False,
 ) -> None:
     """Put new keys and certificates in the place of those that are there; no process restarts.
 
@@ -100,14 +105,19 @@ def renew(
     certs registry api
     """
     authority = _authorities()(directory)
+    authority.own()  # there is one
     found = _chosen(authority, names or [])
     now = time.time()
-    for each in found:
-        if within is not None and each.not_after - now > within * DAY:
-            continue
-        if each.identity is None:
-            raise TlsError(f"{each.place} names nobody that this authority could name again")
-        _told(authority.issue(each.identity, days=days))
+
+    def renewed() -> Iterator[Path]:
+        for each in found:
+            if within is not None and each.not_after - now > within * DAY:
+                continue
+            if each.identity is None:
+                raise TlsError(f"{each.place} names nobody that this authority could name again")
+            yield authority.issue(each.identity, days=days)
+
+    _told(renewed(), json_=json_)
 
 
 @group.command()
@@ -117,6 +127,7 @@ def roll(
         bool, typer.Option("--finish", help="Trust the former authority no longer.")
     ] = False,
     days: AuthorityDays = AUTHORITY_DAYS,
+    json_: Json = False,
 ) -> None:
     """Put a new authority in the place of the old one, without an outage, in three steps.
 
@@ -128,9 +139,14 @@ def roll(
     authority = _authorities()(directory)
     if finish:
         authority.finish()
+    else:
+        authority.roll(days=days)
+    if json_:
+        print_json({"authority": _json(authority.own()), "rolling": authority.rolling})
+        return
+    if finish:
         out.print("the former authority is trusted no longer")
         return
-    authority.roll(days=days)
     out.print("both authorities are trusted; the new one issues from now on")
     out.print(
         f"Next, when all hosts have it: shoal certs renew {directory}; then shoal certs roll "
@@ -164,6 +180,7 @@ def check(
     within: Annotated[
         float, typer.Option(help="What ends within so many days is a fault.", min=0.0)
     ] = SOON,
+    json_: Json = False,
 ) -> None:
     """Look for faults: what has expired or soon will, does not go together, or is open to others.
 
@@ -184,9 +201,12 @@ def check(
         if each.identity is None:
             faults.append(f"{each.place} is for {', '.join(each.names) or 'nobody'}")
         faults += _usable(each.place)
-    for fault in faults:
-        err.print(fault, style="red", markup=False, soft_wrap=True)
-    out.print(f"{len(found)} certificates, {len(faults)} faults", highlight=False)
+    if json_:
+        print_json({"certificates": len(found), "faults": faults})
+    else:
+        for fault in faults:
+            err.print(fault, style="red", markup=False, soft_wrap=True)
+        out.print(f"{len(found)} certificates, {len(faults)} faults", highlight=False)
     if faults:
         raise typer.Exit(1)
 
@@ -216,11 +236,19 @@ def _chosen(authority: Authority, names: list[str]) -> list[Issued]:
     return [found[name] for name in names] if names else list(found.values())
 
 
-def _told(place: Path) -> None:
+def _told(places: Iterable[Path], *, json_: bool) -> None:
+    """Says of each what it is for, as soon as it is there."""
     from shoal.authority import described
 
-    made = described(place)
-    out.print(f"{place}: {made.names[0]} until {render.day(made.not_after)}", highlight=False)
+    rows = []
+    for place in places:
+        made = described(place)
+        rows.append(_json(made))
+        if not json_:
+            until = render.day(made.not_after)
+            out.print(f"{place}: {made.names[0]} until {until}", highlight=False)
+    if json_:
+        print_json({"certificates": rows})
 
 
 def _json(each: Issued) -> dict[str, Any]:
@@ -245,9 +273,5 @@ def _authorities() -> type[Authority]:
     try:
         from shoal.authority import Authority
     except ModuleNotFoundError as error:
-        if error.name != "cryptography":
-            raise
-        raise ValueError(
-            "certificates are made with cryptography: pip install 'shoal[certs]'"
-        ) from error
+        raise ValueError(str(error)) from error
     return Authority

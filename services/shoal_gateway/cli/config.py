@@ -14,7 +14,7 @@ import typer
 from pydantic import BaseModel
 
 from shoal.recipes.config import Anything, Config, Revision
-from shoal_gateway.cli import documents, editing, render
+from shoal_gateway.cli import completing, documents, editing, render
 from shoal_gateway.cli.context import err, out, print_json
 from shoal_gateway.cli.root import Json, app, where
 from shoal_gateway.tunables import DOCUMENTS
@@ -28,7 +28,11 @@ group = typer.Typer(
 app.add_typer(group, name="config")
 
 Name = Annotated[
-    str, typer.Argument(help="The document: api, registry, scheduler, appmanager, or your own.")
+    str,
+    typer.Argument(
+        help="The document: api, registry, scheduler, appmanager, or your own.",
+        autocompletion=completing.services,
+    ),
 ]
 Model = Annotated[
     str | None,

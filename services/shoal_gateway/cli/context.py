@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
-from shoal.directory import Directory
-from shoal.tls import Tls
-from shoal_gateway.cli import tokenfiles
-from shoal_gateway.client import Gateway
-from shoal_gateway.fleet import Fleet, FleetError
-
 if TYPE_CHECKING:
+    from shoal.directory import Directory
     from shoal.signing import Signer
+    from shoal.tls import Tls
+    from shoal_gateway.client import Gateway
+    from shoal_gateway.fleet import Fleet
 
 # What is piped away is not cut to 80 columns.
 out = Console(width=None if sys.stdout.isatty() else 160)
@@ -51,6 +49,10 @@ class Where:
         Raises:
             FleetError: a fleet elsewhere is meant.
         """
+        # What a command needs of the fleet, of gRPC and of ZooKeeper's client is imported when it
+        # needs it: completions and help come without.
+        from shoal_gateway.fleet import Fleet, FleetError
+
         if self.zookeeper:
             raise FleetError("this command works on a local fleet; leave --zookeeper out")
         return Fleet(self.fleet, **({"progress": progress} if progress else {}))
@@ -66,6 +68,8 @@ class Where:
     @contextmanager
     def directory(self) -> Iterator[Directory]:
         """The way into the fleet's directory."""
+        from shoal.directory import Directory
+
         cache = self.fleet.absolute() / "cache"
         with Directory(self.address(), cache_dir=cache, tls=self.tls()) as directory:
             yield directory
@@ -77,6 +81,8 @@ class Where:
             FleetError: there is no fleet.
         """
         if self.certificate is not None:
+            from shoal.tls import Tls
+
             return Tls.of(self.certificate)
         return None if self.zookeeper else self.local().tls()
 
@@ -87,6 +93,8 @@ class Where:
         Raises:
             TokenError: a token is given that can't be used.
         """
+        from shoal_gateway.client import Gateway
+
         token = self.token()
         # With a token the gateway knows whose jobs they are; a signature covers what is said.
         unsaid = token is not None and signer is None and not self.owner
@@ -99,6 +107,8 @@ class Where:
         Raises:
             TokenError: there is one that can't be used.
         """
+        from shoal_gateway.cli import tokenfiles
+
         return tokenfiles.token_of(None if self.zookeeper else self.fleet / "admin.token")
 
     def whose(self) -> str:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from shoal.testing.installed import ZooKeeperError
-from shoal_gateway.cli import render
-from shoal_gateway.cli.context import Where, out, print_json
+from shoal_gateway.cli import completing
+from shoal_gateway.cli.context import out, print_json
 from shoal_gateway.cli.root import Json, Store, Users, app, progress, where
-from shoal_gateway.fleet import FleetError
-from shoal_gateway.fleet.layout import SERVICES
-from shoal_gateway.fleet.pginstalled import PostgresError
 
 
 @app.command()
@@ -36,6 +32,7 @@ def up(
     certs: Annotated[
         Path | None, typer.Option(help="The same with those in a directory of `shoal certs`.")
     ] = None,
+    json_: Json = False,
 ) -> None:
     """Start a local fleet: ZooKeeper, hosts, and a replica of each service on each host.
 
@@ -43,6 +40,10 @@ def up(
 
     shoal up --users required
     """
+    from shoal.testing.installed import ZooKeeperError
+    from shoal_gateway.fleet import FleetError
+    from shoal_gateway.fleet.pginstalled import PostgresError
+
     with progress() as tell:
         fleet = where().local(tell)
         before = fleet.exists
@@ -61,9 +62,21 @@ def up(
             if fleet.exists and not before:
                 fleet.down()
             raise
+    token = fleet.layout.token if users is Users.REQUIRED else None
+    if json_:
+        print_json(
+            {
+                "fleet": str(fleet.directory),
+                "zookeeper": state.zookeeper,
+                "hosts": state.hosts,
+                "replicas": list(state.replicas),
+                "token_file": str(token) if token is not None else None,
+            }
+        )
+        return
     out.print(f"{len(state.replicas)} replicas on {hosts} hosts; ZooKeeper at {state.zookeeper}")
-    if users is Users.REQUIRED:
-        out.print(f"Callers need a token; yours is in {fleet.layout.token}, as administrator.")
+    if token is not None:
+        out.print(f"Callers need a token; yours is in {token}, as administrator.")
     out.print("See them with `shoal ps`, end them with `shoal down`.", style="dim")
 
 
@@ -78,77 +91,36 @@ def down() -> None:
 
 
 @app.command()
-def ps(json_: Json = False) -> None:
-    """List the replicas: service, host, address, version, flavor, status, since.
-
-    Examples:  shoal ps    shoal ps --json
-    """
-    meant = where()
-    rows: list[dict[str, Any]] = []
-    with meant.directory() as directory:
-        for service in SERVICES:
-            watch = directory.watch(service)
-            watch.wait_known(10.0)
-            rows += [render.replica_json(service, each) for each in watch.replicas()]
-        state = directory.describe()
-    if not meant.zookeeper:
-        _note_dead(meant, rows)
-    rows.sort(key=lambda row: (SERVICES.index(row["service"]), row["flavor"], row["id"]))
-    if json_:
-        print_json({"zookeeper": meant.address(), "state": state, "replicas": rows})
-    else:
-        out.print(render.replica_table(rows, f"ZooKeeper {meant.address()}: {state}"))
-        shared = [row["id"] for row in rows if row["jobs_as"] == "manager"]
-        if shared:
-            out.print(
-                f"Jobs of {', '.join(shared)} run as their manager's account, and can read each"
-                " other's files; its log says why (docs/users.md).",
-                style="dim",
-                highlight=False,
-            )
-
-
-def _note_dead(meant: Where, rows: list[dict[str, Any]]) -> None:
-    """Replicas of the local fleet whose process is gone are DOWN, listed in ZooKeeper or not.
-
-    A killed replica's node stays until its session times out.
-    """
-    fleet = meant.local()
-    found = {row["id"]: row for row in rows}
-    for each in fleet.state.replicas.values():
-        if fleet.running(each.id):
-            continue
-        row = found.get(each.id)
-        if row is None:
-            keys = ("address", "version", "zone", "contract", "jobs_as")
-            row = dict.fromkeys(keys, "") | {
-                "port": 0,
-                "tls": False,
-                "since": 0,
-                "flavor": each.flavor,
-            }
-            row |= {"id": each.id, "service": each.service, "host": each.host}
-            rows.append(row)
-        row["status"] = "DOWN"
-
-
-@app.command()
 def kill(
-    name: Annotated[str, typer.Argument(help="A replica or a host, as `shoal ps` shows.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A replica or a host, as `shoal ps` shows.", autocompletion=completing.replicas
+        ),
+    ],
+    json_: Json = False,
 ) -> None:
     """Kill a replica with SIGKILL, or lose a host: all on it at once, and its directory.
 
     Examples:  shoal kill registry-2    shoal kill host-3
     """
-    for each in where().local().kill(name):
+    killed = where().local().kill(name)
+    if json_:
+        print_json({"killed": killed})
+        return
+    for each in killed:
         out.print(f"killed {each}")
 
 
 @app.command()
 def start(
     name: Annotated[
-        str | None, typer.Argument(help="A replica or a host; all when left out.")
+        str | None,
+        typer.Argument(
+            help="A replica or a host; all when left out.", autocompletion=completing.replicas
+        ),
     ] = None,
+    json_: Json = False,
 ) -> None:
     """Start a replica, a host's replicas, or whatever of the fleet does not run.
 
@@ -156,6 +128,9 @@ def start(
     """
     with progress() as tell:
         started = where().local(tell).start(name)
+    if json_:
+        print_json({"started": started})
+        return
     for each in started:
         out.print(f"started {each}")
 

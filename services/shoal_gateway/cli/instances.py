@@ -18,11 +18,11 @@ from shoal_gateway.aws.instances import SERVICES_ROLE, Ec2Fleet, Instance, find,
 from shoal_gateway.aws.refresh import Refresh, Refreshes, Undo, Wish
 from shoal_gateway.aws.restart import ALL_UNITS, Restarts
 from shoal_gateway.cli import render
+from shoal_gateway.cli.codes import FAILED, PAUSED
 from shoal_gateway.cli.context import Where, err, out, print_json, sure
 from shoal_gateway.cli.root import Json, app, bar, where
-from shoal_gateway.fleet.layout import SERVICES
+from shoal_gateway.fleet.names import SERVICES
 
-FAILED, LEFT = 1, 4
 # Seconds for the directory to say what it knows.
 KNOWN = 10.0
 
@@ -122,6 +122,7 @@ def restart_instance(
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for the restart.", min=30.0)] = 300.0,
     region: Region = None,
+    json_: Json = False,
 ) -> None:
     """Restart Shoal's units on one instance through SSM: each drains, stops, and starts again.
 
@@ -135,6 +136,9 @@ def restart_instance(
     ssm = clients.client("ssm", region=region)
     with err.status(f"restarting {found.id} ({found.role}, {found.zone})"):
         printed = Restarts(ssm).restart(found, unit or ALL_UNITS, timeout=timeout)
+    if json_:
+        print_json({"instance": found.id, "printed": printed})
+        return
     out.print(f"{found.id} is restarted", highlight=False)
     if printed:
         out.print(printed, markup=False, highlight=False, style="dim")
@@ -149,6 +153,7 @@ def terminate_instance(
     ] = False,
     yes: Yes = False,
     region: Region = None,
+    json_: Json = False,
 ) -> None:
     """Terminate an instance of the fleet, and no other; its group drains and replaces it.
 
@@ -161,7 +166,10 @@ def terminate_instance(
     fleet = Ec2Fleet.open(name, region)
     found = fleet.instance(instance)
     if found.state in ("shutting-down", "terminated"):
-        out.print(f"{found.id} is {found.state} already", highlight=False)
+        if json_:
+            print_json({"instance": found.id, "state": found.state, "terminated": False})
+        else:
+            out.print(f"{found.id} is {found.state} already", highlight=False)
         return
     if shrink and not found.group:
         raise AwsError(f"{found.id} is in no autoscaling group that could shrink")
@@ -174,6 +182,9 @@ def terminate_instance(
         yes,
     )
     fleet.terminate(found, shrink=shrink)
+    if json_:
+        print_json({"instance": found.id, "state": "shutting-down", "terminated": True})
+        return
     out.print(f"{found.id} is being terminated; {after}", highlight=False)
 
 
@@ -250,7 +261,7 @@ def upgrade(
         for each in done:
             _tell(each)
     if not done[-1].good:
-        raise typer.Exit(FAILED if done[-1].over else LEFT)
+        raise typer.Exit(FAILED if done[-1].over else PAUSED)
 
 
 def _refreshed(

@@ -10,12 +10,16 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from shoal_gateway.cli import render
+from shoal_gateway.cli import completing, render
 from shoal_gateway.cli.context import out, print_json
 from shoal_gateway.cli.keyfiles import KeyFile, signer_of
 from shoal_gateway.cli.root import Json, app, bar, where
 from shoal_gateway.client import TERMINAL, state_name
 from shoal_protos.gateway.model.v1 import job_pb2
+
+JobId = Annotated[
+    str, typer.Argument(help="As `shoal jobs` shows.", autocompletion=completing.jobs)
+]
 
 
 @app.command()
@@ -53,7 +57,12 @@ def apps(json_: Json = False) -> None:
 
 @app.command()
 def submit(
-    application: Annotated[str, typer.Argument(help="name or name@version; see `shoal apps`.")],
+    application: Annotated[
+        str,
+        typer.Argument(
+            help="name or name@version; see `shoal apps`.", autocompletion=completing.applications
+        ),
+    ],
     inputs: Annotated[
         list[str] | None,
         typer.Option("-i", "--input", help="NAME=FILE, or FILE where its own name is right."),
@@ -136,7 +145,12 @@ def _pair(text: str) -> tuple[str, str]:
 @app.command()
 def jobs(
     state: Annotated[
-        list[str] | None, typer.Option("--state", help="Only these: queued, running, failed …")
+        list[str] | None,
+        typer.Option(
+            "--state",
+            help="Only these: queued, running, failed …",
+            autocompletion=completing.states,
+        ),
     ] = None,
     mine: Annotated[bool, typer.Option("--mine", help="Only my own.")] = False,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 50,
@@ -162,7 +176,7 @@ def jobs(
 
 
 @app.command()
-def job(job_id: str, json_: Json = False) -> None:
+def job(job_id: JobId, json_: Json = False) -> None:
     """Show one job: state, attempts, history.
 
     Example:  shoal job 0b9c3f4e-…
@@ -205,7 +219,7 @@ def job(job_id: str, json_: Json = False) -> None:
 
 @app.command()
 def logs(
-    job_id: str,
+    job_id: JobId,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Until the job ends.")] = False,
     stderr: Annotated[bool, typer.Option("--stderr", help="Standard error instead.")] = False,
 ) -> None:
@@ -220,20 +234,28 @@ def logs(
 
 
 @app.command()
-def cancel(job_id: str) -> None:
+def cancel(job_id: JobId, json_: Json = False) -> None:
     """Cancel a job.
 
     Example:  shoal cancel 0b9c3f4e-…
     """
     with where().gateway() as gateway:
         found = gateway.cancel(job_id)
+    if json_:
+        print_json(render.job_json(found))
+        return
     word = "is being cancelled" if found.cancelling else f"is {state_name(found.state)}"
     out.print(f"{found.id} {word}")
 
 
 @app.command()
 def replay(
-    job_ids: Annotated[list[str], typer.Argument(help="DEAD jobs; see `shoal jobs --state dead`.")],
+    job_ids: Annotated[
+        list[str],
+        typer.Argument(
+            help="DEAD jobs; see `shoal jobs --state dead`.", autocompletion=completing.jobs
+        ),
+    ],
     json_: Json = False,
 ) -> None:
     """Queue DEAD jobs again, with fresh counters, when their cause was seen to.
@@ -251,7 +273,7 @@ def replay(
 
 @app.command()
 def outputs(
-    job_id: str,
+    job_id: JobId,
     directory: Annotated[
         Path | None, typer.Option("-o", "--output", help="Fetch the files into this directory.")
     ] = None,

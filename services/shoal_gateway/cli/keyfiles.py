@@ -67,5 +67,5 @@ def signers() -> type[Signer]:
     try:
         from shoal.signing import Signer
     except ModuleNotFoundError as error:
-        raise ValueError(f"signing needs {error.name}: pip install 'shoal[keys]'") from error
+        raise ValueError(str(error)) from error
     return Signer

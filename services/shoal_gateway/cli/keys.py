@@ -32,7 +32,7 @@ Days = Annotated[
 
 
 @group.command()
-def new(file: KeyFile = None) -> None:
+def new(file: KeyFile = None, json_: Json = False) -> None:
     """Make a private key, in a file that nobody else can read. It is not published yet.
 
     Examples:  shoal keys new    shoal keys new --key-file ./robot.pem
@@ -40,8 +40,11 @@ def new(file: KeyFile = None) -> None:
     path = key_path(where().whose(), file)
     signer = signers().generate()
     signer.save(path)
-    out.print(f"{signer.id} in {path}", highlight=False)
     public = base64.b64encode(signer.public).decode()
+    if json_:
+        print_json({"id": signer.id, "file": str(path), "public": public})
+        return
+    out.print(f"{signer.id} in {path}", highlight=False)
     out.print(f"Publish it with `shoal keys publish`; its public half is {public}", style="dim")
 
 
@@ -53,6 +56,7 @@ def publish(
     file: KeyFile = None,
     days: Days = None,
     comment: Annotated[str, typer.Option(help="For people: where the key is.")] = "",
+    json_: Json = False,
 ) -> None:
     """Publish a key: within a second all gateways verify with it what its owner signs.
 
@@ -65,6 +69,9 @@ def publish(
     end = time.time() + days * DAY if days is not None else None
     with _keys() as keys:
         key = keys.publish(meant.whose(), raw, not_after=end, comment=comment)
+    if json_:
+        print_json(_json(key, time.time()))
+        return
     standing = key.standing(time.time())
     out.print(f"{key.owner}/{key.id} is {standing}, {_until(key)}", highlight=False)
 
@@ -96,6 +103,7 @@ def list_(
 def revoke(
     key_id: Annotated[str, typer.Argument(help="Its id, or the beginning of it.")],
     why: Annotated[str, typer.Option(help="For whoever is refused because of it.")] = "",
+    json_: Json = False,
 ) -> None:
     """End a key at once and for ever: it was lost, or another may know it.
 
@@ -104,7 +112,10 @@ def revoke(
     owner = where().whose()
     with _keys() as keys:
         key = keys.revoke(owner, _one(keys, owner, key_id).id, why=why)
-    out.print(f"{key.owner}/{key.id} is revoked", highlight=False)
+    if json_:
+        print_json(_json(key, time.time()))
+    else:
+        out.print(f"{key.owner}/{key.id} is revoked", highlight=False)
 
 
 @group.command()
@@ -115,6 +126,7 @@ def rotate(
     ] = 1.0,
     days: Days = None,
     comment: Annotated[str, typer.Option(help="For people: where the key is.")] = "",
+    json_: Json = False,
 ) -> None:
     """Put a new key in the place of the old one, which holds on for a while.
 
@@ -139,6 +151,10 @@ def rotate(
         if published:
             old_one = keys.end(owner, old.id, now + overlap * DAY)
     aside.replace(path)
+    if json_:
+        before = _json(old_one, now) if published else None
+        print_json({"file": str(path), "key": _json(key, now), "before": before})
+        return
     out.print(f"{owner}/{key.id} in {path}", highlight=False)
     told = f"{old_one.standing(now)}, {_until(old_one)}" if published else "was never published"
     out.print(f"the one before, {owner}/{old.id}: {told}", style="dim", highlight=False)

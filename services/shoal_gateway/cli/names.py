@@ -43,7 +43,7 @@ def dns(
         from shoal.dns.serving import serve
         from shoal.dns.view import Zone, labels_of
     except ModuleNotFoundError as error:
-        raise ValueError(f"shoal dns needs {error.name}: pip install 'shoal[dns]'") from error
+        raise ValueError(str(error)) from error
     host, port = split_address(bind)
     given = [ipaddress.ip_address(each) for each in server or [host]]
     ours = Zone(

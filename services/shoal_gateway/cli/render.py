@@ -5,24 +5,26 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from google.protobuf import timestamp_pb2
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from shoal import Replica
-from shoal.recipes.confighistory import Revision
-from shoal_gateway.aws.instances import Instance
-from shoal_gateway.client import state_name
-from shoal_protos.gateway.model.v1 import job_pb2
+if TYPE_CHECKING:
+    from google.protobuf import timestamp_pb2
+
+    from shoal import Replica
+    from shoal.recipes.confighistory import Revision
+    from shoal_gateway.aws.instances import Instance
+    from shoal_protos.gateway.model.v1 import job_pb2
 
 _COLOURS = {
     "UP": "green",
     "BUSY": "yellow",
     "DRAINING": "magenta",
     "DOWN": "red",
+    "SILENT": "red",
     "SUCCEEDED": "green",
     "FAILED": "red",
     "DEAD": "red",
@@ -36,7 +38,8 @@ _COLOURS = {
 }
 
 
-def _table(title: str | None = None) -> Table:
+def new_table(title: str | None = None) -> Table:
+    """An empty table as all commands show them."""
     return Table(
         title=title,
         title_justify="left",
@@ -64,7 +67,7 @@ def ago(seconds: float) -> str:
 
 def revision_table(kept: Sequence[Revision]) -> Table:
     """The versions of a document, the latest first."""
-    table = _table()
+    table = new_table()
     for column in ("version", "when", "who", "why"):
         table.add_column(column, overflow="fold")
     for each in reversed(kept):
@@ -94,13 +97,14 @@ def replica_json(service: str, replica: Replica) -> dict[str, Any]:
         "status": str(replica.status),
         "contract": replica.metadata.get("protos_digest", ""),
         "jobs_as": replica.metadata.get("jobs_as", ""),
+        "metrics": replica.metadata.get("metrics", ""),
         "since": replica.registered_at,
     }
 
 
 def replica_table(rows: list[dict[str, Any]], title: str) -> Table:
     """``shoal ps``."""
-    table = _table(title)
+    table = new_table(title)
     for name in ("replica", "service", "host", "address", "version", "flavor", "status"):
         table.add_column(name)
     table.add_column("since", justify="right")
@@ -123,7 +127,7 @@ def replica_table(rows: list[dict[str, Any]], title: str) -> Table:
 
 def user_table(rows: Sequence[dict[str, Any]]) -> Table:
     """``shoal users list``; a star marks a user's own quota."""
-    table = _table()
+    table = new_table()
     table.add_column("user")
     quotas = list(rows[0]["quotas"]) if rows else []
     for name in quotas:
@@ -142,7 +146,7 @@ def user_table(rows: Sequence[dict[str, Any]]) -> Table:
 
 def token_table(rows: Sequence[dict[str, Any]]) -> Table:
     """``shoal tokens list``."""
-    table = _table()
+    table = new_table()
     for column in ("token", "user", "scopes", "until", "label"):
         table.add_column(column, overflow="fold")
     now = time.time()
@@ -164,7 +168,7 @@ def instance_table(
     title: str | None,
 ) -> Table:
     """``shoal fleet list``; without ``hosted`` nothing is said of replicas."""
-    table = _table(title)
+    table = new_table(title)
     for name in ("instance", "fleet", "role", "zone", "address", "type", "state", "group"):
         table.add_column(name)
     table.add_column("since", justify="right")
@@ -203,12 +207,15 @@ def clock(stamp: timestamp_pb2.Timestamp) -> str:
 
 def job_json(job: job_pb2.Job) -> dict[str, Any]:
     """A job for scripts."""
+    from shoal_gateway.client import state_name
+
     return {
         "id": job.id,
         "application": job.spec.application,
         "flavor": job.spec.flavor,
         "owner": job.owner,
         "signed_by": job.signed_by or None,
+        "trace_context": job.trace_context or None,
         "state": state_name(job.state),
         "cancelling": job.cancelling,
         "attempt": job.attempt,
@@ -223,7 +230,9 @@ def job_json(job: job_pb2.Job) -> dict[str, Any]:
 
 def job_table(jobs: list[job_pb2.Job]) -> Table:
     """``shoal jobs``."""
-    table = _table()
+    from shoal_gateway.client import state_name
+
+    table = new_table()
     for name in ("job", "application", "parameters", "state"):
         table.add_column(name)
     for name in ("attempt", "took", "submitted"):
@@ -250,7 +259,7 @@ def job_table(jobs: list[job_pb2.Job]) -> Table:
 
 def attempt_table(job: job_pb2.Job) -> Table:
     """The attempts of ``shoal job``."""
-    table = _table()
+    table = new_table()
     for name in (
         "attempt",
         "host",
@@ -278,7 +287,7 @@ def attempt_table(job: job_pb2.Job) -> Table:
 
 def key_table(rows: list[dict[str, Any]]) -> Table:
     """``shoal keys list``."""
-    table = _table()
+    table = new_table()
     for name in ("owner", "key", "standing", "from", "until", "comment"):
         table.add_column(name)
     for row in rows:
@@ -295,7 +304,7 @@ def key_table(rows: list[dict[str, Any]]) -> Table:
 
 def certificate_table(rows: list[dict[str, Any]], now: float) -> Table:
     """``shoal certs show``."""
-    table = _table()
+    table = new_table()
     for name in ("name", "for", "until", "left", "serial", "authority"):
         table.add_column(name, overflow="fold")
     for row in rows:

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from shoal_gateway import runtime
 from shoal_gateway.cli.context import Where, err, out
 
 # The fleet that this command is about, for all of its functions.
@@ -48,6 +47,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from shoal_gateway import runtime
+
         out.print(f"shoal {runtime.installed_version()}", highlight=False)
         raise typer.Exit
 

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from shoal_gateway.cli import completing
+from shoal_gateway.cli.codes import FAILED, PAUSED
 from shoal_gateway.cli.context import err, out, print_json
 from shoal_gateway.cli.root import Json, app, bar, where
 from shoal_gateway.fleet import Fleet, FleetError
@@ -20,7 +22,6 @@ from shoal_gateway.fleet.rollout import Outcome, Plan
 from shoal_gateway.fleet.upgrade import Result, Upgrade, Wish
 from shoal_gateway.fleet.upgradelock import held
 
-FAILED, PAUSED = 1, 4
 # Services whose new replica takes over what its predecessor has on its host.
 IN_PLACE_ONLY = {"appmanager"}
 
@@ -39,6 +40,7 @@ def release(
         Path | None,
         typer.Option("--from", help="A checkout of Shoal (default: the code that runs this)."),
     ] = None,
+    json_: Json = False,
 ) -> None:
     """Copy code into the fleet's directory under a name that `shoal upgrade` can roll out.
 
@@ -46,13 +48,27 @@ def release(
     """
     where().address()  # a fleet is there
     made = where().local().layout.releases.make(version, checkout)
+    if json_:
+        print_json({"version": made.version, "path": str(made.path)})
+        return
     out.print(f"release {made.version} lies in {made.path}", markup=False, soft_wrap=True)
 
 
 @app.command()
 def upgrade(
-    service: Annotated[str, typer.Argument(help="registry, api, scheduler or appmanager.")],
-    to: Annotated[str, typer.Option(help="A release (`shoal release`), or the first version.")],
+    service: Annotated[
+        str,
+        typer.Argument(
+            help="registry, api, scheduler or appmanager.", autocompletion=completing.services
+        ),
+    ],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="A release (`shoal release`), or the first version.",
+            autocompletion=completing.releases,
+        ),
+    ],
     strategy: Annotated[
         Strategy | None,
         typer.Option(

@@ -146,6 +146,7 @@ def create(
         Path | None,
         typer.Option("-o", "--output", help="Write it here, for nobody else to read."),
     ] = None,
+    json_: Json = False,
 ) -> None:
     """Make a token. It is shown once: on standard output, or in a file.
 
@@ -164,10 +165,15 @@ def create(
     request.valid.FromTimedelta(timedelta(days=days))
     with _accounts() as accounts:
         answer = accounts.CreateToken(request, timeout=TIMEOUT)
-    if file is None:
-        out.print(answer.secret, soft_wrap=True, highlight=False, markup=False)
-    else:
+    if file is not None:
         atomically.write(file, f"{answer.secret}\n".encode())
+    elif not json_:
+        out.print(answer.secret, soft_wrap=True, highlight=False, markup=False)
+    if json_:
+        document = _token_json(answer.token)
+        shown = {"secret": answer.secret} if file is None else {"file": str(file)}
+        print_json({**document, **shown})
+        return
     place = f"in {file}" if file is not None else "above, and nowhere else"
     err.print(
         f"token {answer.token.id} of {user} is {place}; it holds until"
@@ -195,14 +201,20 @@ def list_tokens(
 
 
 @tokens.command()
-def revoke(token_id: Annotated[str, typer.Argument(help="As `shoal tokens list` shows.")]) -> None:
+def revoke(
+    token_id: Annotated[str, typer.Argument(help="As `shoal tokens list` shows.")],
+    json_: Json = False,
+) -> None:
     """Revoke a token: within 5 seconds no replica takes it any more.
 
     Example:  shoal tokens revoke 0f3a9c1e5b7d2468
     """
     with _accounts() as accounts:
         answer = accounts.RevokeToken(accounts_pb2.RevokeTokenRequest(id=token_id), timeout=TIMEOUT)
-    out.print(f"token {answer.token.id} of {answer.token.user} is revoked", highlight=False)
+    if json_:
+        print_json(_token_json(answer.token))
+    else:
+        out.print(f"token {answer.token.id} of {answer.token.user} is revoked", highlight=False)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from shoal.errors import ShoalError
 from shoal.identity import PeerIdentity
 from shoal_gateway.cli.context import out, print_json
 from shoal_gateway.cli.root import Json, app, where
-from shoal_gateway.fleet.layout import SERVICES
+from shoal_gateway.fleet.names import SERVICES
 
 group = typer.Typer(
     help="Who may write what in ZooKeeper: protect, check.",
@@ -39,6 +39,7 @@ def protect(
     root: Annotated[
         bool, typer.Option("--root", help="Close the root node, too: this ensemble is ours alone.")
     ] = False,
+    json_: Json = False,
 ) -> None:
     """Let each service write under its own name only, and everybody read.
 
@@ -51,19 +52,22 @@ def protect(
     with _connected() as (client, chroot, domain):
         operators = [PeerIdentity(each) for each in operator or ["operator"]]
         plan = protection.plan(chroot, service or SERVICES, operators, domain)
-        changed = 0
+        changed: list[str] = []
 
         def told(path: str) -> None:
-            nonlocal changed
-            changed += 1
-            out.print(f"closed {path}", highlight=False, markup=False)
+            changed.append(path)
+            if not json_:
+                out.print(f"closed {path}", highlight=False, markup=False)
 
         with _explained():
             protection.protect(client, plan, told)
             if root and chroot:
                 client.set_acls("/", list(plan.nodes[chroot]))
                 told("/")
-    out.print(f"{changed} nodes made or closed", style="dim")
+    if json_:
+        print_json({"changed": changed})
+    else:
+        out.print(f"{len(changed)} nodes made or closed", style="dim")
 
 
 @group.command()

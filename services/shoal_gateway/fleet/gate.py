@@ -10,6 +10,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from shoal.directory import Directory
+from shoal_gateway.direct import channel_to
 from shoal_gateway.fleet import processes
 from shoal_gateway.fleet.arrival import birth
 from shoal_gateway.fleet.rollout import Health
@@ -79,7 +80,7 @@ def look(directory: Directory, replica: ReplicaState, version: str) -> Look:
     if not told.routable:
         return Look(f"announced: it takes no calls, its status is {told.status}")
     # This one replica, so not through a channel that would pick another.
-    with grpc.insecure_channel(told.target, options=[("grpc.enable_retries", 0)]) as channel:
+    with channel_to(replica.service, told, directory.tls) as channel:
         return Look(_health(channel) or _probe(replica.service, channel))
 
 

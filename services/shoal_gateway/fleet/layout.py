@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shoal_gateway import runtime
+from shoal_gateway.fleet.names import FLAVORS as FLAVORS
+from shoal_gateway.fleet.names import SERVICES as SERVICES
 from shoal_gateway.fleet.postgres import PostgresServer
 from shoal_gateway.fleet.releases import Releases
 from shoal_gateway.fleet.state import FleetState, ReplicaState
 
 CHROOT = "/gateway"
-SERVICES = ("registry", "api", "scheduler", "appmanager")
-FLAVORS = ("local", "local-legacy")
 
 
 def project_root() -> Path:

@@ -27,6 +27,7 @@ module "zookeeper" {
   zones           = module.network.zones
   private_subnets = module.network.private_subnets
   archive         = var.zookeeper_archive
+  certificates    = var.certificates
   ami_id          = var.ami_id
   kms_key_arn     = var.kms_key_arn
   protected       = var.protected
@@ -80,6 +81,7 @@ module "fleet" {
   applications = local.applications
   api_cidrs    = var.api_cidrs
   settings     = var.settings
+  certificates = var.certificates
   ca_bundle    = var.ca_bundle
   ami_id       = var.ami_id
 }

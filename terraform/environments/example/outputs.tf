@@ -11,7 +11,7 @@ output "region" {
 }
 
 output "zookeeper" {
-  description = "What callers open: host:port of all nodes, and the chroot."
+  description = "What callers open: host:port of all nodes, and the chroot; with certificates tls:// before it."
   value       = module.zookeeper.connect
 }
 

@@ -137,6 +137,19 @@ variable "settings" {
   default     = {}
 }
 
+variable "certificates" {
+  description = "Secrets Manager's ARNs of the services' certificates, as terraform/put-certificates.sh prints them; everything then speaks TLS and demands certificates. null: plain text inside the security groups."
+  type = object({
+    registry    = string
+    api         = string
+    scheduler   = string
+    appmanager  = string
+    zookeeper   = string
+    kms_key_arn = optional(string)
+  })
+  default = null
+}
+
 variable "ami_id" {
   description = "Amazon Linux 2023 image for all hosts (then all instance types have one kind of processor); null takes the newest."
   type        = string

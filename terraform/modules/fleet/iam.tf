@@ -93,6 +93,25 @@ locals {
           }
         },
         {
+          needed = length(group.secrets) > 0
+          statement = {
+            Sid      = "ReadOwnCertificates"
+            Effect   = "Allow"
+            Action   = "secretsmanager:GetSecretValue"
+            Resource = values(group.secrets)
+          }
+        },
+        {
+          needed = length(group.secrets) > 0 && try(var.certificates.kms_key_arn, null) != null
+          statement = {
+            Sid       = "DecryptThem"
+            Effect    = "Allow"
+            Action    = "kms:Decrypt"
+            Resource  = try(var.certificates.kms_key_arn, null)
+            Condition = { StringEquals = { "kms:ViaService" = "secretsmanager.${local.region}.amazonaws.com" } }
+          }
+        },
+        {
           needed = group.single
           statement = {
             Sid      = "AttachStoreVolume"

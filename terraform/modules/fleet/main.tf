@@ -37,7 +37,9 @@ locals {
       postgres  = contains(group.services, "registry") && var.store.store.kind == "postgres"
       # SQLite's file is one host's: no second one while it is replaced.
       single = contains(group.services, "registry") && var.store.store.kind == "sqlite"
-      units  = [for service in group.services : startswith(service, "appmanager@") ? "shoal-appmanager@.service" : "shoal-${service}.service"]
+      # Each service with the secret of its certificate; app managers of all flavors share theirs.
+      secrets = var.certificates == null ? {} : { for kind in distinct([for service in group.services : split("@", service)[0]]) : kind => var.certificates[kind] }
+      units   = [for service in group.services : startswith(service, "appmanager@") ? "shoal-appmanager@.service" : "shoal-${service}.service"]
     })
   }
 }
@@ -85,6 +87,7 @@ locals {
       PASSFILE_PREFIX = group.postgres ? "${var.store.store.address}:${var.store.store.port}:${var.store.store.database}:${var.store.store.username}" : ""
       CA_BUNDLE       = group.postgres && var.ca_bundle != null ? var.ca_bundle : ""
       VOLUME          = group.single ? var.store.store.volume_id : ""
+      CERTIFICATES    = join(" ", [for service in sort(keys(group.secrets)) : "${service}=${group.secrets[service]}"])
       SLOTS           = tostring(group.slots)
       SETTINGS        = join("\n", [for key in sort(keys(var.settings)) : "${key}=${var.settings[key]}"])
     }
@@ -102,6 +105,9 @@ locals {
       ["}"],
       [
         file("${path.module}/../../shared/common.sh"),
+      ],
+      var.certificates == null ? [] : [file("${path.module}/../../shared/certificates.sh")],
+      [
         file("${path.module}/services.sh"),
         "main",
         "",
@@ -168,6 +174,10 @@ resource "aws_launch_template" "this" {
     precondition {
       condition     = !each.value.single || (each.value.size == 1 && coalesce(each.value.max_size, 1) == 1)
       error_message = "SQLite's volume is one host's: give group ${each.key}, which runs the registry, the size 1, or use PostgreSQL."
+    }
+    precondition {
+      condition     = var.certificates != null || !startswith(var.zookeeper.connect, "tls://")
+      error_message = "ZooKeeper demands certificates (tls://), and the services have none: give certificates here too."
     }
     precondition {
       condition     = length(base64gzip(local.user_data[each.key])) * 3 / 4 <= 16384

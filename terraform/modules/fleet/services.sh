@@ -10,12 +10,14 @@
 #   CA_BUNDLE                  URL of the certificates that PostgreSQL's is signed by
 #   VOLUME                     SQLite's volume
 #   SLOTS, SETTINGS            jobs at once; lines for all services' environment
+#   CERTIFICATES               the services here, each with its certificate's secret; empty: none
 # and defines write_units, which writes systemd's units below its argument.
 # shellcheck shell=bash
 # shellcheck disable=SC2153 # names in capitals come from Terraform
 
 : "${ETC:=/etc/shoal}" "${UNITS:=/etc/systemd/system}" "${OPT:=/opt/shoal}"
 : "${STATE:=/var/lib/shoal}" "${SBIN:=/usr/local/sbin}"
+: "${CERTIFICATES:=}" "${READERS:=shoal}"
 
 runs() {
   [[ " $SERVICES " == *" $1"[\ @]* ]]
@@ -44,7 +46,7 @@ pip_install() {
 }
 
 install_python() {
-  dnf install -y python3.11 python3.11-pip
+  dnf install -y python3.11 python3.11-pip ${CERTIFICATES:+openssl}
 }
 
 # What users may run: catalogue/*.toml, apps/NAME/…, and requirements-FLAVOR.txt for their imports.
@@ -73,7 +75,7 @@ install_shoal() {
 
 # The settings of all services, and of each. Fixed ports, for security groups name them.
 write_environment() {
-  local flavor port=7404
+  local flavor each port=7404
   cat >"$ETC/shoal.env" <<ENV
 SHOAL_ZOOKEEPER=$ZOOKEEPER
 SHOAL_ADVERTISE=
@@ -91,6 +93,10 @@ ENV
   for flavor in $(flavors); do
     printf '%s\n' "SHOAL_BIND=0.0.0.0:$port" >"$ETC/appmanager-$flavor.env"
     port=$((port + 1))
+  done
+  # Each shows its own certificate, and none another's.
+  for each in $CERTIFICATES; do
+    printf '%s\n' "SHOAL_TLS=$TLS/${each%%=*}" >>"$ETC/${each%%=*}.env"
   done
   printf '%s\n' "SHOAL_UNITS=$(units)" "SHOAL_LIFECYCLE_HOOK=$DRAIN_HOOK" \
     "SHOAL_DRAIN_TIMEOUT=$DRAIN_SECONDS" >"$ETC/lifecycle.env"
@@ -190,6 +196,10 @@ boot() {
   write_units "$UNITS"
   systemctl daemon-reload
   if [ -n "$SECRET" ]; then install_password; fi
+  # Not by all hosts at once. Services read them again by themselves.
+  if [ -n "$CERTIFICATES" ]; then
+    install_certificates $'OnCalendar=*:0/5\nRandomizedDelaySec=240s'
+  fi
   # Units say when they are ready: in the directory, and so found by callers.
   # shellcheck disable=SC2046
   retry 900 systemctl enable --now $(units)

@@ -59,15 +59,15 @@ variable "groups" {
 }
 
 variable "zookeeper" {
-  description = "ZooKeeper: what to open (host:port,…/chroot), and the security group whose members reach it."
+  description = "ZooKeeper: what to open (host:port,…/chroot, with tls:// before it where it demands certificates), and the security group whose members reach it."
   type = object({
     connect                  = string
     client_security_group_id = string
   })
 
   validation {
-    condition     = can(regex("^[^,/]+:[0-9]+(,[^,/]+:[0-9]+)*/[a-z0-9/-]+$", var.zookeeper.connect))
-    error_message = "ZooKeeper is given as host:port,host:port/chroot."
+    condition     = can(regex("^(tls://)?[^,/]+:[0-9]+(,[^,/]+:[0-9]+)*/[a-z0-9/-]+$", var.zookeeper.connect))
+    error_message = "ZooKeeper is given as host:port,host:port/chroot, or tls://host:port,host:port/chroot."
   }
 }
 
@@ -150,6 +150,23 @@ variable "settings" {
   validation {
     condition     = alltrue([for name, value in var.settings : can(regex("^SHOAL_[A-Z_]+$", name)) && !strcontains(value, "\n")])
     error_message = "Settings are named SHOAL_…, and have one line."
+  }
+}
+
+variable "certificates" {
+  description = "Secrets of the services' certificates by their ARNs, {registry = \"arn:…\", api = …, scheduler = …, appmanager = …} as terraform/put-certificates.sh prints them, and the key that encrypts them if that is one of your own. Services then speak TLS only and demand certificates. null: plain text."
+  type = object({
+    registry    = string
+    api         = string
+    scheduler   = string
+    appmanager  = string
+    kms_key_arn = optional(string)
+  })
+  default = null
+
+  validation {
+    condition     = var.certificates == null ? true : alltrue([for service in ["registry", "api", "scheduler", "appmanager"] : can(regex("^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@!-]+$", var.certificates[service]))])
+    error_message = "Secrets are named by their ARNs, arn:aws:secretsmanager:<region>:<account>:secret:<name>-<six characters>."
   }
 }
 

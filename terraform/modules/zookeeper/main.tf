@@ -30,6 +30,12 @@ locals {
     }
   }
 
+  # With certificates there is no door for plain text, and nodes ask each other how they do.
+  tls          = var.certificates != null
+  client_port  = local.tls ? 2281 : 2181
+  peer_ports   = toset(concat(["2888", "3888"], local.tls ? ["2281"] : []))
+  certificates = local.tls ? "zookeeper=${var.certificates.zookeeper}" : ""
+
   artifact = startswith(var.archive.url, "s3://") ? trimprefix(var.archive.url, "s3://") : ""
 }
 
@@ -80,8 +86,8 @@ resource "aws_vpc_security_group_egress_rule" "client" {
   description                  = "ZooKeeper"
   referenced_security_group_id = aws_security_group.node.id
   ip_protocol                  = "tcp"
-  from_port                    = 2181
-  to_port                      = 2181
+  from_port                    = local.client_port
+  to_port                      = local.client_port
 
   tags = local.tags
 }
@@ -91,15 +97,15 @@ resource "aws_vpc_security_group_ingress_rule" "client" {
   description                  = "Clients"
   referenced_security_group_id = aws_security_group.client.id
   ip_protocol                  = "tcp"
-  from_port                    = 2181
-  to_port                      = 2181
+  from_port                    = local.client_port
+  to_port                      = local.client_port
 
   tags = local.tags
 }
 
 # Followers reach the leader on 2888, all reach all on 3888 to elect it.
 resource "aws_vpc_security_group_ingress_rule" "peer" {
-  for_each = toset(["2888", "3888"])
+  for_each = local.peer_ports
 
   security_group_id            = aws_security_group.node.id
   description                  = "The other nodes"
@@ -112,7 +118,7 @@ resource "aws_vpc_security_group_ingress_rule" "peer" {
 }
 
 resource "aws_vpc_security_group_egress_rule" "peer" {
-  for_each = toset(["2888", "3888"])
+  for_each = local.peer_ports
 
   security_group_id            = aws_security_group.node.id
   description                  = "The other nodes"
@@ -183,6 +189,28 @@ resource "aws_iam_role" "node" {
   tags = each.value.tags
 }
 
+locals {
+  own_certificate = concat(
+    [
+      for certificates in var.certificates[*] : {
+        Sid      = "ReadOwnCertificate"
+        Effect   = "Allow"
+        Action   = "secretsmanager:GetSecretValue"
+        Resource = certificates.zookeeper
+      }
+    ],
+    [
+      for key in compact(var.certificates[*].kms_key_arn) : {
+        Sid       = "DecryptIt"
+        Effect    = "Allow"
+        Action    = "kms:Decrypt"
+        Resource  = key
+        Condition = { StringEquals = { "kms:ViaService" = "secretsmanager.${local.region}.amazonaws.com" } }
+      }
+    ],
+  )
+}
+
 # A role for each node, so that none can take what is another's.
 resource "aws_iam_role_policy" "node" {
   for_each = local.nodes
@@ -231,6 +259,7 @@ resource "aws_iam_role_policy" "node" {
           Resource = "${local.arn}:s3:::${archive}"
         }
       ],
+      local.own_certificate,
     )
   })
 }
@@ -248,7 +277,7 @@ resource "aws_iam_instance_profile" "node" {
 
 locals {
   user_data = {
-    for number, node in local.nodes : number => join("\n", [
+    for number, node in local.nodes : number => join("\n", concat([
       "#!/bin/bash",
       "NODE=${number}",
       "ENSEMBLE='${join(" ", [for peer in local.nodes : peer.name])}'",
@@ -260,11 +289,16 @@ locals {
       "ARCHIVE='${var.archive.url}'",
       "ARCHIVE_SHA256=${var.archive.sha256}",
       "HEAP_MB=${var.heap_mb}",
+      "CERTIFICATES='${local.certificates}'",
       file("${path.module}/../../shared/common.sh"),
-      file("${path.module}/zookeeper.sh"),
-      "main",
-      "",
-    ])
+      ],
+      local.tls ? [file("${path.module}/../../shared/certificates.sh"), file("${path.module}/tls.sh")] : [],
+      [
+        file("${path.module}/zookeeper.sh"),
+        "main",
+        "",
+      ],
+    ))
   }
 }
 
@@ -276,8 +310,10 @@ resource "aws_launch_template" "node" {
   image_id               = local.ami
   instance_type          = var.instance_type
   vpc_security_group_ids = [aws_security_group.node.id]
-  user_data              = base64encode(local.user_data[each.key])
   update_default_version = true
+
+  # What TLS adds is more than the 16 KB that user data may have; packed, cloud-init unpacks it.
+  user_data = local.tls ? base64gzip(local.user_data[each.key]) : base64encode(local.user_data[each.key])
 
   iam_instance_profile {
     arn = aws_iam_instance_profile.node[each.key].arn

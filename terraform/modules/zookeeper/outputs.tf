@@ -1,6 +1,6 @@
 output "connect" {
-  description = "What callers and services open: host:port of all nodes, and the chroot."
-  value       = "${join(",", [for node in local.nodes : "${node.name}:2181"])}${var.chroot}"
+  description = "What callers and services open: host:port of all nodes, and the chroot; with certificates tls:// before it."
+  value       = "${local.tls ? "tls://" : ""}${join(",", [for node in local.nodes : "${node.name}:${local.client_port}"])}${var.chroot}"
 
   # Whoever knows it may connect.
   depends_on = [aws_route53_record.node, aws_vpc_security_group_ingress_rule.client]

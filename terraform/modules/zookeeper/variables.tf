@@ -117,6 +117,20 @@ variable "chroot" {
   }
 }
 
+variable "certificates" {
+  description = "Secret of the nodes' certificate by its ARN, {zookeeper = \"arn:…\"} as terraform/put-certificates.sh prints it, and the key that encrypts it if that is one of your own. ZooKeeper then speaks TLS only and demands certificates. null: plain text."
+  type = object({
+    zookeeper   = string
+    kms_key_arn = optional(string)
+  })
+  default = null
+
+  validation {
+    condition     = var.certificates == null ? true : can(regex("^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@!-]+$", var.certificates.zookeeper))
+    error_message = "A secret is named by its ARN, arn:aws:secretsmanager:<region>:<account>:secret:<name>-<six characters>."
+  }
+}
+
 variable "protected" {
   description = "Whether destroy leaves a last snapshot of each data volume."
   type        = bool

@@ -6,9 +6,37 @@
 #   GROUP, REGION            its autoscaling group
 #   ARCHIVE, ARCHIVE_SHA256  ZooKeeper
 #   HEAP_MB                  memory of the JVM
+#   CERTIFICATES             "zookeeper=" and the secret of the nodes' certificate; empty: plain text
 # shellcheck shell=bash
 
-: "${DATA:=/var/lib/zookeeper}"
+: "${DATA:=/var/lib/zookeeper}" "${CERTIFICATES:=}" "${READERS:=zookeeper}"
+
+# Where clients come in, and with certificates what they and the other nodes show, and are shown.
+# Names of hosts are not looked at: certificates name services (docs/security.md).
+doors() {
+  if [ -z "$CERTIFICATES" ]; then
+    printf '%s\n' clientPort=2181 "clientPortAddress=$ADDRESS"
+    return
+  fi
+  cat <<CFG
+secureClientPort=2281
+secureClientPortAddress=$ADDRESS
+serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory
+authProvider.x509=org.apache.zookeeper.server.auth.X509AuthenticationProvider
+sslQuorum=true
+CFG
+  local prefix
+  for prefix in ssl ssl.quorum; do
+    cat <<CFG
+$prefix.clientAuth=need
+$prefix.hostnameVerification=false
+$prefix.keyStore.location=$TLS/zookeeper/zookeeper.pem
+$prefix.keyStore.type=PEM
+$prefix.trustStore.location=$TLS/zookeeper/ca.crt
+$prefix.trustStore.type=PEM
+CFG
+  done
+}
 
 zoo_cfg() {
   local number=0 name
@@ -17,8 +45,7 @@ tickTime=2000
 initLimit=10
 syncLimit=5
 dataDir=$DATA
-clientPort=2181
-clientPortAddress=$ADDRESS
+$(doors)
 maxClientCnxns=200
 admin.enableServer=false
 4lw.commands.whitelist=ruok,srvr,mntr
@@ -44,6 +71,14 @@ interface_is_here() {
 }
 
 service_unit() {
+  local before='' properties=''
+  if [ -n "$CERTIFICATES" ]; then
+    before="
+RuntimeDirectory=shoal-zookeeper
+ExecStartPre=/usr/bin/cp -PT --remove-destination $TLS/zookeeper $STARTED"
+    # May mend any node's ACL.
+    properties=' -Dzookeeper.X509AuthenticationProvider.superUser=CN=operator.shoal.internal'
+  fi
   cat <<UNIT
 [Unit]
 Description=ZooKeeper, node $NODE
@@ -53,8 +88,8 @@ RequiresMountsFor=$DATA
 StartLimitIntervalSec=0
 
 [Service]
-User=zookeeper
-ExecStart=/usr/bin/java -Xms${HEAP_MB}m -Xmx${HEAP_MB}m -XX:+ExitOnOutOfMemoryError -cp /etc/zookeeper:/opt/zookeeper/lib/* org.apache.zookeeper.server.quorum.QuorumPeerMain /etc/zookeeper/zoo.cfg
+User=zookeeper$before
+ExecStart=/usr/bin/java -Xms${HEAP_MB}m -Xmx${HEAP_MB}m -XX:+ExitOnOutOfMemoryError$properties -cp /etc/zookeeper:/opt/zookeeper/lib/* org.apache.zookeeper.server.quorum.QuorumPeerMain /etc/zookeeper/zoo.cfg
 Restart=always
 RestartSec=2
 SuccessExitStatus=143
@@ -70,6 +105,24 @@ WantedBy=multi-user.target
 UNIT
 }
 
+# How the health script finds out; with certificates by functions of tls.sh.
+look() {
+  if [ -n "$CERTIFICATES" ]; then
+    declare -p ADDRESS TLS
+    declare -f log ask alive
+    return
+  fi
+  cat <<SCRIPT
+answer() {
+  exec 3<>/dev/tcp/$ADDRESS/2181 && printf ruok >&3 && cat <&3
+}
+export -f answer
+alive() {
+  [ "\$(timeout 5 bash -c answer 2>/dev/null)" = imok ]
+}
+SCRIPT
+}
+
 # Asks for another instance when the server here has not answered for five minutes. ruok speaks of
 # this server alone, and a server without a majority answers it: an ensemble that has lost its quorum
 # is never replaced under its feet.
@@ -77,11 +130,8 @@ health_script() {
   cat <<SCRIPT
 #!/bin/bash
 failures=/run/shoal-zookeeper-failures
-answer() {
-  exec 3<>/dev/tcp/$ADDRESS/2181 && printf ruok >&3 && cat <&3
-}
-export -f answer
-if [ "\$(timeout 5 bash -c answer 2>/dev/null)" = imok ]; then
+$(look)
+if alive; then
   rm -f "\$failures"
   exit 0
 fi
@@ -121,7 +171,7 @@ UNIT
 
 install_zookeeper() {
   local packed=/var/tmp/zookeeper.tar.gz
-  dnf install -y java-17-amazon-corretto-headless &&
+  dnf install -y java-17-amazon-corretto-headless ${CERTIFICATES:+openssl} &&
     fetch_checked "$ARCHIVE" "$ARCHIVE_SHA256" "$packed" &&
     mkdir -p /opt/zookeeper &&
     tar -xzf "$packed" -C /opt/zookeeper --strip-components 1 &&
@@ -140,6 +190,11 @@ main() {
   mount_volume "$VOLUME" "$instance" "$DATA"
   retry 900 interface_is_here "$instance"
   mkdir -p /etc/zookeeper
+  if [ -n "$CERTIFICATES" ]; then
+    # Minute N-1 of every five is node N's.
+    install_certificates "OnCalendar=*:$((NODE - 1))/5" RETRY_PAUSE NODE ENSEMBLE ADDRESS STARTED \
+      retry ask serves restart_in_turn renew_certificate
+  fi
   cp /opt/zookeeper/conf/logback.xml /etc/zookeeper/
   zoo_cfg >/etc/zookeeper/zoo.cfg
   printf '%s\n' "$NODE" >"$DATA/myid"

@@ -123,11 +123,6 @@ def test_a_place_that_can_not_be_written_is_named(certs, place):
     assert f"{place} can't be" in certs("init", str(place), code=1)
 
 
-def test_every_command_has_examples(certs):
-    for command in ("init", "issue", "renew", "roll", "show", "check"):
-        assert "Example" in certs(command, "--help")
-
-
 def test_keys_are_never_open_to_others(certs, place):
     before = os.umask(0)
     try:

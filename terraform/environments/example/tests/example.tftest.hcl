@@ -62,6 +62,23 @@ run "sqlite_shrinks_the_gateway" {
   }
 }
 
+run "one_variable_shuts_everything" {
+  command = plan
+  variables {
+    certificates = {
+      registry   = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:reef/tls/registry-AbCdEf"
+      api        = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:reef/tls/api-AbCdEf"
+      scheduler  = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:reef/tls/scheduler-AbCdEf"
+      appmanager = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:reef/tls/appmanager-AbCdEf"
+      zookeeper  = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:reef/tls/zookeeper-AbCdEf"
+    }
+  }
+  assert {
+    condition     = output.zookeeper == "tls://zk-1.reef.internal:2281,zk-2.reef.internal:2281,zk-3.reef.internal:2281/shoal"
+    error_message = "Services, which would refuse tls:// without certificates of their own, and nodes speak TLS: ${output.zookeeper}."
+  }
+}
+
 run "what_makes_no_sense_is_refused" {
   command = plan
   variables {

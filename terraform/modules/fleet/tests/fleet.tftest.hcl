@@ -125,6 +125,64 @@ run "roles_may_what_their_services_need" {
   }
 }
 
+run "in_plain_text_no_certificate_is_fetched" {
+  command = plan
+  assert {
+    condition     = alltrue([for data in local.user_data : strcontains(data, "CERTIFICATES=''") && !strcontains(data, "fetch_certificates()")])
+    error_message = "Hosts without certificates fetch none."
+  }
+}
+
+run "hosts_read_the_certificates_of_their_own_services" {
+  variables {
+    zookeeper = { connect = "tls://zk-1.reef.internal:2281,zk-2.reef.internal:2281/shoal", client_security_group_id = "sg-zookeeper" }
+    groups = {
+      doors   = { services = ["api"] }
+      gateway = { services = ["registry", "scheduler"] }
+      workers = { services = ["appmanager@local", "appmanager@local-legacy"] }
+    }
+    certificates = {
+      registry    = "arn:aws:secretsmanager:us-east-1:123456789012:secret:reef/tls/registry-AbCdEf"
+      api         = "arn:aws:secretsmanager:us-east-1:123456789012:secret:reef/tls/api-AbCdEf"
+      scheduler   = "arn:aws:secretsmanager:us-east-1:123456789012:secret:reef/tls/scheduler-AbCdEf"
+      appmanager  = "arn:aws:secretsmanager:us-east-1:123456789012:secret:reef/tls/appmanager-AbCdEf"
+      kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/1"
+    }
+  }
+  assert {
+    condition = jsonencode({ for name, policy in aws_iam_role_policy.this : name => sort([for statement in jsondecode(policy.policy).Statement : statement.Resource if statement.Sid == "ReadOwnCertificates"][0]) }) == jsonencode({
+      doors   = ["arn:aws:secretsmanager:us-east-1:123456789012:secret:reef/tls/api-AbCdEf"]
+      gateway = ["arn:aws:secretsmanager:us-east-1:123456789012:secret:reef/tls/registry-AbCdEf", "arn:aws:secretsmanager:us-east-1:123456789012:secret:reef/tls/scheduler-AbCdEf"]
+      workers = ["arn:aws:secretsmanager:us-east-1:123456789012:secret:reef/tls/appmanager-AbCdEf"]
+    })
+    error_message = "Each role reads the secrets of the services that run there."
+  }
+  assert {
+    condition     = alltrue([for policy in aws_iam_role_policy.this : alltrue([for statement in jsondecode(policy.policy).Statement : statement.Sid == "ReadOwnCertificates" || statement.Sid == "ReadStorePassword" if statement.Action == "secretsmanager:GetSecretValue"])])
+    error_message = "And no secret besides, but the store's."
+  }
+  assert {
+    condition     = alltrue([for policy in aws_iam_role_policy.this : [for statement in jsondecode(policy.policy).Statement : [statement.Action, statement.Resource, statement.Condition.StringEquals] if statement.Sid == "DecryptThem"] == [["kms:Decrypt", "arn:aws:kms:us-east-1:123456789012:key/1", { "kms:ViaService" = "secretsmanager.us-east-1.amazonaws.com" }]]])
+    error_message = "The key is for secrets only."
+  }
+  assert {
+    condition     = local.settings["workers"].CERTIFICATES == "appmanager=arn:aws:secretsmanager:us-east-1:123456789012:secret:reef/tls/appmanager-AbCdEf" && local.settings["gateway"].CERTIFICATES == "registry=arn:aws:secretsmanager:us-east-1:123456789012:secret:reef/tls/registry-AbCdEf scheduler=arn:aws:secretsmanager:us-east-1:123456789012:secret:reef/tls/scheduler-AbCdEf"
+    error_message = "Hosts are told the same."
+  }
+  assert {
+    condition     = alltrue([for data in local.user_data : strcontains(data, "fetch_certificates()")])
+    error_message = "And how to fetch them."
+  }
+}
+
+run "tls_to_zookeeper_without_certificates_is_refused" {
+  command = plan
+  variables {
+    zookeeper = { connect = "tls://zk-1.reef.internal:2281/shoal", client_security_group_id = "sg-zookeeper" }
+  }
+  expect_failures = [aws_launch_template.this["gateway"], aws_launch_template.this["workers"]]
+}
+
 run "operators_may_change_this_fleet_only" {
   assert {
     condition     = alltrue([for statement in jsondecode(aws_iam_policy.operator.policy).Statement : statement.Condition.StringEquals == { "aws:ResourceTag/shoal:fleet" = "reef" } if statement.Sid == "Instances"])
@@ -224,8 +282,9 @@ run "what_makes_no_sense_is_refused" {
     ami_id        = "debian"
     drain_seconds = 5
     boot_seconds  = 5
+    certificates  = { registry = "reef/tls/registry", api = "x", scheduler = "x", appmanager = "x" }
   }
-  expect_failures = [var.groups, var.zookeeper, var.package, var.applications, var.api_cidrs, var.settings, var.ca_bundle, var.ami_id, var.drain_seconds, var.boot_seconds]
+  expect_failures = [var.certificates, var.groups, var.zookeeper, var.package, var.applications, var.api_cidrs, var.settings, var.ca_bundle, var.ami_id, var.drain_seconds, var.boot_seconds]
 }
 
 run "neither_do_two_groups_of_registries" {

@@ -133,6 +133,70 @@ run "from_a_bucket" {
   }
 }
 
+run "in_plain_text_there_is_one_door" {
+  command = plan
+  assert {
+    condition     = length(aws_vpc_security_group_ingress_rule.peer) == 2 && aws_vpc_security_group_egress_rule.client.from_port == 2181
+    error_message = "Clients come to 2181, peers to 2888 and 3888."
+  }
+  assert {
+    condition     = alltrue([for data in local.user_data : strcontains(data, "CERTIFICATES=''") && !strcontains(data, "fetch_certificates()")])
+    error_message = "Nodes without certificates fetch none."
+  }
+  assert {
+    condition     = !strcontains(join(" ", [for policy in aws_iam_role_policy.node : policy.policy]), "secretsmanager")
+    error_message = "Nodes read no secret."
+  }
+}
+
+run "with_certificates_there_is_none_for_plain_text" {
+  variables {
+    certificates = {
+      zookeeper   = "arn:aws:secretsmanager:us-east-1:123456789012:secret:reef/tls/zookeeper-AbCdEf"
+      kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/1"
+    }
+  }
+  assert {
+    condition     = output.connect == "tls://zk-1.reef.internal:2281,zk-2.reef.internal:2281,zk-3.reef.internal:2281/shoal"
+    error_message = "The connect string says that ZooKeeper demands certificates: ${output.connect}."
+  }
+  assert {
+    condition     = join(" ", sort([for rule in concat([aws_vpc_security_group_ingress_rule.client], values(aws_vpc_security_group_ingress_rule.peer)) : "${rule.from_port}-${rule.to_port}"])) == "2281-2281 2281-2281 2888-2888 3888-3888"
+    error_message = "Clients and nodes that ask how another does come to 2281, and nobody to 2181."
+  }
+  assert {
+    condition     = join(" ", sort([for rule in concat([aws_vpc_security_group_egress_rule.client], values(aws_vpc_security_group_egress_rule.peer)) : tostring(rule.to_port)])) == "2281 2281 2888 3888"
+    error_message = "And they may go there."
+  }
+  assert {
+    condition     = alltrue([for policy in aws_iam_role_policy.node : [for statement in jsondecode(policy.policy).Statement : [statement.Action, statement.Resource] if statement.Sid == "ReadOwnCertificate"] == [["secretsmanager:GetSecretValue", "arn:aws:secretsmanager:us-east-1:123456789012:secret:reef/tls/zookeeper-AbCdEf"]]])
+    error_message = "A node reads ZooKeeper's secret, and no other."
+  }
+  assert {
+    condition     = alltrue([for policy in aws_iam_role_policy.node : [for statement in jsondecode(policy.policy).Statement : [statement.Action, statement.Resource, statement.Condition.StringEquals] if statement.Sid == "DecryptIt"] == [["kms:Decrypt", "arn:aws:kms:us-east-1:123456789012:key/1", { "kms:ViaService" = "secretsmanager.us-east-1.amazonaws.com" }]]])
+    error_message = "It may use the key for secrets only."
+  }
+  assert {
+    condition     = alltrue([for data in local.user_data : strcontains(data, "CERTIFICATES='zookeeper=arn:aws:secretsmanager:us-east-1:123456789012:secret:reef/tls/zookeeper-AbCdEf'") && strcontains(data, "fetch_certificates()") && strcontains(data, "restart_in_turn()")])
+    error_message = "Nodes know what to fetch, and how."
+  }
+  assert {
+    condition     = alltrue([for template in aws_launch_template.node : length(template.user_data) * 3 / 4 <= 16384])
+    error_message = "User data fits into EC2's 16 KB."
+  }
+}
+
+run "without_a_key_of_your_own" {
+  command = plan
+  variables {
+    certificates = { zookeeper = "arn:aws:secretsmanager:us-east-1:123456789012:secret:reef/tls/zookeeper-AbCdEf" }
+  }
+  assert {
+    condition     = length([for statement in local.own_certificate : statement if statement.Sid == "DecryptIt"]) == 0
+    error_message = "Secrets with AWS's own key need no permission on it."
+  }
+}
+
 run "what_makes_no_sense_is_refused" {
   command = plan
   variables {
@@ -144,6 +208,7 @@ run "what_makes_no_sense_is_refused" {
     volume_gb     = 1
     instance_type = "small"
     ami_id        = "debian"
+    certificates  = { zookeeper = "reef/tls/zookeeper" }
   }
-  expect_failures = [var.size, var.zones, var.archive, var.chroot, var.heap_mb, var.volume_gb, var.instance_type, var.ami_id]
+  expect_failures = [var.certificates, var.size, var.zones, var.archive, var.chroot, var.heap_mb, var.volume_gb, var.instance_type, var.ami_id]
 }

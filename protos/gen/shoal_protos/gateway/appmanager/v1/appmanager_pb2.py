@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from shoal_protos.gateway.registry.v1 import registry_pb2 as shoal__protos_dot_gateway_dot_registry_dot_v1_dot_registry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n3shoal_protos/gateway/appmanager/v1/appmanager.proto\x12\x1bshoal.gateway.appmanager.v1\x1a/shoal_protos/gateway/registry/v1/registry.proto\"@\n\x0cStartRequest\x12\x30\n\x06offers\x18\x01 \x03(\x0b\x32 .shoal.gateway.registry.v1.Offer\"\xc3\x02\n\rStartResponse\x12>\n\x05items\x18\x01 \x03(\x0b\x32/.shoal.gateway.appmanager.v1.StartResponse.Item\x12\x13\n\x0butilisation\x18\x02 \x01(\x01\x1ak\n\x04Item\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x43\n\x07verdict\x18\x02 \x01(\x0e\x32\x32.shoal.gateway.appmanager.v1.StartResponse.Verdict\x12\x0e\n\x06reason\x18\x03 \x01(\t\"p\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x13\n\x0fVERDICT_STARTED\x10\x01\x12\x10\n\x0cVERDICT_FULL\x10\x02\x12\x11\n\rVERDICT_TAKEN\x10\x03\x12\x12\n\x0eVERDICT_UNABLE\x10\x04\"\x0f\n\rStatusRequest\"\x80\x02\n\x0eStatusResponse\x12\x44\n\x07running\x18\x01 \x03(\x0b\x32\x33.shoal.gateway.appmanager.v1.StatusResponse.Running\x12\r\n\x05slots\x18\x02 \x01(\x05\x12\x13\n\x0butilisation\x18\x03 \x01(\x01\x12\x0e\n\x06\x66lavor\x18\x04 \x01(\t\x12\x0c\n\x04host\x18\x05 \x01(\t\x1a\x66\n\x07Running\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x11\n\trunner_id\x18\x03 \x01(\t\x12\x16\n\x0esupervisor_pid\x18\x04 \x01(\x03\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x32\xd9\x01\n\nAppManager\x12\x63\n\x05Start\x12).shoal.gateway.appmanager.v1.StartRequest\x1a*.shoal.gateway.appmanager.v1.StartResponse\"\x03\x90\x02\x02\x12\x66\n\x06Status\x12*.shoal.gateway.appmanager.v1.StatusRequest\x1a+.shoal.gateway.appmanager.v1.StatusResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n3shoal_protos/gateway/appmanager/v1/appmanager.proto\x12\x1bshoal.gateway.appmanager.v1\x1a/shoal_protos/gateway/registry/v1/registry.proto\"@\n\x0cStartRequest\x12\x30\n\x06offers\x18\x01 \x03(\x0b\x32 .shoal.gateway.registry.v1.Offer\"\xc3\x02\n\rStartResponse\x12>\n\x05items\x18\x01 \x03(\x0b\x32/.shoal.gateway.appmanager.v1.StartResponse.Item\x12\x13\n\x0butilisation\x18\x02 \x01(\x01\x1ak\n\x04Item\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x43\n\x07verdict\x18\x02 \x01(\x0e\x32\x32.shoal.gateway.appmanager.v1.StartResponse.Verdict\x12\x0e\n\x06reason\x18\x03 \x01(\t\"p\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x13\n\x0fVERDICT_STARTED\x10\x01\x12\x10\n\x0cVERDICT_FULL\x10\x02\x12\x11\n\rVERDICT_TAKEN\x10\x03\x12\x12\n\x0eVERDICT_UNABLE\x10\x04\"\x0f\n\rStatusRequest\"\x91\x02\n\x0eStatusResponse\x12\x44\n\x07running\x18\x01 \x03(\x0b\x32\x33.shoal.gateway.appmanager.v1.StatusResponse.Running\x12\r\n\x05slots\x18\x02 \x01(\x05\x12\x13\n\x0butilisation\x18\x03 \x01(\x01\x12\x0e\n\x06\x66lavor\x18\x04 \x01(\t\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x0f\n\x07started\x18\x06 \x01(\x03\x1a\x66\n\x07Running\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x11\n\trunner_id\x18\x03 \x01(\t\x12\x16\n\x0esupervisor_pid\x18\x04 \x01(\x03\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x32\xd9\x01\n\nAppManager\x12\x63\n\x05Start\x12).shoal.gateway.appmanager.v1.StartRequest\x1a*.shoal.gateway.appmanager.v1.StartResponse\"\x03\x90\x02\x02\x12\x66\n\x06Status\x12*.shoal.gateway.appmanager.v1.StatusRequest\x1a+.shoal.gateway.appmanager.v1.StatusResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,9 +47,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSREQUEST']._serialized_start=525
   _globals['_STATUSREQUEST']._serialized_end=540
   _globals['_STATUSRESPONSE']._serialized_start=543
-  _globals['_STATUSRESPONSE']._serialized_end=799
-  _globals['_STATUSRESPONSE_RUNNING']._serialized_start=697
-  _globals['_STATUSRESPONSE_RUNNING']._serialized_end=799
-  _globals['_APPMANAGER']._serialized_start=802
-  _globals['_APPMANAGER']._serialized_end=1019
+  _globals['_STATUSRESPONSE']._serialized_end=816
+  _globals['_STATUSRESPONSE_RUNNING']._serialized_start=714
+  _globals['_STATUSRESPONSE_RUNNING']._serialized_end=816
+  _globals['_APPMANAGER']._serialized_start=819
+  _globals['_APPMANAGER']._serialized_end=1036
 # @@protoc_insertion_point(module_scope)

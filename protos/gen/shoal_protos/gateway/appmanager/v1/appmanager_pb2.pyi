@@ -149,11 +149,14 @@ class StatusResponse(google.protobuf.message.Message):
     UTILISATION_FIELD_NUMBER: builtins.int
     FLAVOR_FIELD_NUMBER: builtins.int
     HOST_FIELD_NUMBER: builtins.int
+    STARTED_FIELD_NUMBER: builtins.int
     slots: builtins.int
     utilisation: builtins.float
     """Jobs running ÷ slots, 0 to 1."""
     flavor: builtins.str
     host: builtins.str
+    started: builtins.int
+    """Jobs that it has started since this replica began; those it adopted are not among them."""
     @property
     def running(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___StatusResponse.Running]: ...
     def __init__(
@@ -164,7 +167,8 @@ class StatusResponse(google.protobuf.message.Message):
         utilisation: builtins.float = ...,
         flavor: builtins.str = ...,
         host: builtins.str = ...,
+        started: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["flavor", b"flavor", "host", b"host", "running", b"running", "slots", b"slots", "utilisation", b"utilisation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["flavor", b"flavor", "host", b"host", "running", b"running", "slots", b"slots", "started", b"started", "utilisation", b"utilisation"]) -> None: ...
 
 global___StatusResponse = StatusResponse
