@@ -1,4 +1,4 @@
-"""What is asked of a service's metrics, traces and logs, and what it says when that can't be had."""
+"""What is asked of metrics, traces and logs, and what is said when that can't be had."""
 
 from __future__ import annotations
 
@@ -68,8 +68,15 @@ def test_without_it_gauges_and_counts_are_nothing():
 
 @pytest.mark.parametrize(
     "wrong",
-    ["", "no", "00-" + "0" * 32 + "-b7ad6b7169203331-01", PARENT.upper(), PARENT + "-x", "01" + PARENT[2:]],
-)  # fmt: skip
+    [
+        "",
+        "no",
+        "00-" + "0" * 32 + "-b7ad6b7169203331-01",
+        PARENT.upper(),
+        PARENT + "-x",
+        "01" + PARENT[2:],
+    ],
+)
 def test_a_traceparent_that_cannot_be_read_is_none(wrong):
     assert traceparents.valid(wrong) == ""
     assert traceparents.sent_with([("traceparent", wrong)]) == ""
