@@ -149,6 +149,7 @@ class Server(Shell, grpc.Server):
         self._server: grpc.Server = grpc.server(
             self._pool,
             interceptors=[
+                *self._observers(aio=False),
                 Gate(self.roster, self._care, self._pool, self.load, admission),
                 *([Guard(Door.of(callers, tls))] if callers is not None else []),
                 *interceptors,

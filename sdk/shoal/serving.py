@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 import grpc
 
-from shoal import forks
+from shoal import forks, observing
 from shoal.addresses import bound
 from shoal.connections import peers_of
 from shoal.contracts import KEY, NAMES, ServedContract
@@ -95,6 +95,7 @@ class Shell:
 
     _server: Any
     _registration: Registration | None
+    _observer: observing.Observer | None
     roster: Roster
 
     def __init__(
@@ -222,6 +223,13 @@ class Shell:
         name, service = self.identity.id, self.identity.service
         logger.info("%s %s", name, report)
         reports.info("%s", report.to_json(service=service, replica=name))
+        if self._observer is not None:
+            self._observer.drained(self, report)
+
+    def _observers(self, *, aio: bool) -> Sequence[Any]:
+        """Interceptors of who observes this server; none, unless somebody does."""
+        self._observer = observer = observing.current()
+        return observer.interceptors(self, aio=aio) if observer is not None else ()
 
     def _note(self, name: str) -> None:
         if name not in self._names:

@@ -148,6 +148,7 @@ class Server(Shell, grpc.aio.Server):
         self._server: grpc.aio.Server = grpc.aio.server(
             executor,
             interceptors=[
+                *self._observers(aio=True),
                 AioGate(self.roster, self.load, admission),
                 *([AioGuard(Door.of(callers, tls))] if callers is not None else []),
                 *interceptors,

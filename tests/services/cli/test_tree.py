@@ -21,6 +21,7 @@ WITHOUT_JSON = {
     ("demo",): WRITES_A_REPORT,
     ("logs",): "it prints what the job wrote, byte for byte",
     ("dns",): "it is a server",
+    ("dashboard",): "it is a server",
     ("config", "edit"): "it opens an editor",
     **{words: WRITES_A_REPORT for words in LEAVES if words[0] == "experiment"},
 }
@@ -41,6 +42,7 @@ NEEDS_A_FLEET = {
     ("cancel",): ["7"],
     ("replay",): ["7"],
     ("outputs",): ["7"],
+    ("dashboard",): [],
     ("dns",): [],
     ("release",): ["1.1"],
     ("upgrade",): ["registry", "--to", "1.1"],
