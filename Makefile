@@ -8,7 +8,7 @@ SEED ?= 1
 SECONDS ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test test-containers test-pythons dist bench bench-drain bench-jobs bench-queue bench-scale bench-import demo experiments experiment-capacity fuzz simulate docs docs-serve protos lock terraform-check clean
+.PHONY: help setup check format test test-containers test-pythons dist bench bench-drain bench-jobs bench-queue bench-scale bench-import demo experiments experiment-capacity fuzz simulate docs docs-serve protos lock terraform-check dashboard-pictures clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -89,6 +89,10 @@ bench-scale: setup ## 1000 replicas and 200 callers on one ZooKeeper, into build
 
 bench-import: setup ## How long `import shoal` takes beside gRPC and kazoo alone, into build/bench-import
 	@$(BIN)/python -m benchmarks.importing $(ARGS)
+
+dashboard-pictures: setup ## Draw docs/dashboard-*.png in Chromium: a fleet under load, a kill, an upgrade, 300 replicas
+	@scripts/system.sh zookeeper chromium
+	@$(BIN)/python scripts/dashboard_pictures.py
 
 simulate: setup ## The policies among 1000 replicas and callers on a virtual clock, into build/simulation
 	@$(BIN)/python -m benchmarks.simulation $(ARGS)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Looks for the system packages that the named purposes need, installs them where that is allowed
-# (apt-get as root) and else says in one sentence what to install.  Usage: system.sh python|zookeeper|postgres|curator|dig|docker|redis|haproxy|nginx …
+# (apt-get as root) and else says in one sentence what to install.  Usage: system.sh python|zookeeper|postgres|curator|dig|docker|redis|haproxy|nginx|chromium …
 set -euo pipefail
 
 missing=()
@@ -38,6 +38,10 @@ for purpose in "$@"; do
     haproxy | nginx)
       # Debian keeps them in /usr/sbin, which is not on everybody's path.
       command -v "$purpose" >/dev/null 2>&1 || [ -x "/usr/sbin/$purpose" ] || missing+=("$purpose")
+      ;;
+    chromium)
+      command -v chromium >/dev/null 2>&1 || missing+=(chromium)
+      command -v chromedriver >/dev/null 2>&1 || missing+=(chromium-driver)
       ;;
     dig)
       command -v dig >/dev/null 2>&1 || missing+=(bind9-dnsutils)

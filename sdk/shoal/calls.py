@@ -19,6 +19,7 @@ from shoal.methods import NEUTRAL, OK, Method
 from shoal.pool import ReplicaNode
 from shoal.replay import ReplayedRequests
 from shoal.streams import ResponseStream
+from shoal_balancer import Replica
 
 
 class UnaryUnaryMethod(Method, bases.UnaryUnary):
@@ -182,10 +183,12 @@ class UnaryStreamMethod(Method, bases.UnaryStream):
 class _RequestStreamMethod(Method):
     """A stream of requests is serialized by us, so that what is kept can be measured and resent."""
 
-    def bind(self, channel: grpc.Channel) -> Any:
+    def bind(self, channel: grpc.Channel, replica: Replica) -> Any:
         """This method of one replica's channel, for requests that are bytes already."""
         make = getattr(channel, self.kind)
-        return make(self.method, None, self._deserializer, self._registered)
+        inner = make(self.method, None, self._deserializer, self._registered)
+        observer = self.channel.observer
+        return inner if observer is None else observer.attempt(self, replica, inner)
 
     def replayed(self, requests: Iterator[Any]) -> ReplayedRequests:
         """The caller's requests, kept for another attempt."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 
-from shoal import forks
+from shoal import forks, observing
 from shoal.affinity import Key
 from shoal.attempts import CallState, cancellation
 from shoal.calls import (
@@ -71,6 +71,9 @@ def where(
         )
 
     return matches
+
+
+M = TypeVar("M")
 
 
 class Channel(grpc.Channel):
@@ -141,6 +144,9 @@ class Channel(grpc.Channel):
         self.service = service
         self.retry = retry
         self.key = key
+        self.observer = observer = observing.current()
+        if observer is not None:
+            hooks = observer.hooks(service, hooks)
         self.hooks = hooks
         self.hedge = hedge
         self.hedge_budget = hedge.budget() if hedge is not None else None
@@ -167,6 +173,8 @@ class Channel(grpc.Channel):
         )
         self.pool.follow()
         forks.on_fork(self)
+        if observer is not None:
+            observer.channel(self)
 
     def __repr__(self) -> str:
         return f"<shoal.Channel {self.service} {list(self.pool.balancer.snapshot.nodes)}>"
@@ -179,8 +187,10 @@ class Channel(grpc.Channel):
         _registered_method: bool | None = False,
     ) -> UnaryUnaryMethod:
         """A method with one request and one response."""
-        return UnaryUnaryMethod(
-            self, method, request_serializer, response_deserializer, bool(_registered_method)
+        return self._observed(
+            UnaryUnaryMethod(
+                self, method, request_serializer, response_deserializer, bool(_registered_method)
+            )
         )
 
     def unary_stream(
@@ -191,8 +201,10 @@ class Channel(grpc.Channel):
         _registered_method: bool | None = False,
     ) -> UnaryStreamMethod:
         """A method with one request and a stream of responses."""
-        return UnaryStreamMethod(
-            self, method, request_serializer, response_deserializer, bool(_registered_method)
+        return self._observed(
+            UnaryStreamMethod(
+                self, method, request_serializer, response_deserializer, bool(_registered_method)
+            )
         )
 
     def stream_unary(
@@ -203,8 +215,10 @@ class Channel(grpc.Channel):
         _registered_method: bool | None = False,
     ) -> StreamUnaryMethod:
         """A method with a stream of requests and one response."""
-        return StreamUnaryMethod(
-            self, method, request_serializer, response_deserializer, bool(_registered_method)
+        return self._observed(
+            StreamUnaryMethod(
+                self, method, request_serializer, response_deserializer, bool(_registered_method)
+            )
         )
 
     def stream_stream(
@@ -215,8 +229,10 @@ class Channel(grpc.Channel):
         _registered_method: bool | None = False,
     ) -> StreamStreamMethod:
         """A method with a stream either way."""
-        return StreamStreamMethod(
-            self, method, request_serializer, response_deserializer, bool(_registered_method)
+        return self._observed(
+            StreamStreamMethod(
+                self, method, request_serializer, response_deserializer, bool(_registered_method)
+            )
         )
 
     def subscribe(
@@ -323,6 +339,14 @@ class Channel(grpc.Channel):
         self._forked = False
         self.pool.begin()
         self.pool.follow()
+
+    def _observed(self, method: M) -> M:
+        """What a stub calls: the method, or what its observer has in its place."""
+        if self.observer is None:
+            return method
+        # With the same methods, though it is of another class.
+        observed: M = self.observer.method(method)
+        return observed
 
     def _changed(self) -> None:
         with self._change:

@@ -11,6 +11,7 @@ from shoal.tls import Tls, files_of
 
 if TYPE_CHECKING:
     from shoal.channel import Channel
+    from shoal.views import ChannelView
 
 
 class ChannelOwner:
@@ -48,6 +49,10 @@ class ChannelOwner:
         channel = Channel(cast(DirectoryLike, self), service, **options)
         self._channels.add(channel)
         return channel
+
+    def views(self) -> list[ChannelView]:
+        """How the channels made here find those they call."""
+        return [each.snapshot() for each in list(self._channels) if not each.pool.closed]
 
     def close(self) -> None:
         """Closes the channels made here. Idempotent."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kazoo.hosts import collect_hosts
 
-from shoal import callername, diskcache, forks, instance, zookeepertls
+from shoal import callername, diskcache, forks, instance, observing, zookeepertls
 from shoal.channels import ChannelOwner
 from shoal.contracts import ServedContract
 from shoal.contractstore import ContractStore, Reader
@@ -125,6 +125,9 @@ class Directory(ChannelOwner):
         self._desk: Desk | None = None
         self._begin_process()
         forks.on_fork(self)
+        observer = observing.current()
+        if observer is not None:
+            observer.directory(self)
 
     def __repr__(self) -> str:
         return f"Directory({self.hosts!r})"
@@ -156,6 +159,11 @@ class Directory(ChannelOwner):
                 )
                 watch.begin(session, self._worker)
         return watch
+
+    def watches(self) -> dict[str, ServiceWatch]:
+        """All watches there are, by service."""
+        with self._lock:
+            return dict(self._watches)
 
     def ready(self, service: str, timeout: float = 15.0, *, count: int = 1) -> tuple[Replica, ...]:
         """Waits until ``count`` replicas of a service take calls, and returns them.

@@ -54,6 +54,7 @@ class Roster:
     ) -> None:
         self.phase = Phase.SERVING
         self.refused = 0
+        self.hellos = 0
         self._changed = changed
         self._connections = connections
         self._lock = threading.Lock()
@@ -72,6 +73,7 @@ class Roster:
     def hello(self, caller_id: str, peer: str) -> None:
         """A caller may call over the connection ``peer``."""
         with self._lock:
+            self.hellos += 1
             self._callers[caller_id] = peer
             self._greeted.add(peer)
             for heard in (self._released, self._gone):

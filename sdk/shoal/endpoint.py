@@ -135,7 +135,7 @@ class Endpoint:
 
     def bind(self, method: Any) -> Any:
         """This replica's multi-callable for a method object of our channel, kept."""
-        inner = method.bind(self.channel)
+        inner = method.bind(self.channel, self._replica)
         self.callables[method.key] = inner
         return inner
 

@@ -16,7 +16,7 @@ from shoal.failures import CallError
 from shoal.hedging import Hedging
 from shoal.idempotency import declared_safe
 from shoal.pool import ReplicaNode
-from shoal_balancer import Outcome
+from shoal_balancer import Outcome, Replica
 
 if TYPE_CHECKING:
     from shoal.channel import Channel
@@ -82,10 +82,14 @@ class Method:
         # grpc's interceptors make a method object for every call.
         self.pool.forget(self.key)
 
-    def bind(self, channel: grpc.Channel) -> Any:
+    def bind(self, channel: grpc.Channel, replica: Replica) -> Any:
         """This method of one replica's channel."""
         make = getattr(channel, self.kind)
-        return make(self.method, self._serializer, self._deserializer, self._registered)
+        observer = self.channel.observer
+        if observer is None:
+            return make(self.method, self._serializer, self._deserializer, self._registered)
+        sized = observer.sized(self._serializer, self._deserializer)
+        return observer.attempt(self, replica, make(self.method, *sized, self._registered))
 
     def inner(self, node: ReplicaNode) -> Any:
         """This method at a node's endpoint."""

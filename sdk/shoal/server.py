@@ -149,6 +149,7 @@ class Server(Shell, grpc.Server):
         self._server: grpc.Server = grpc.server(
             self._pool,
             interceptors=[
+                *self._observers(aio=False),
                 Gate(self.roster, self._care, self._pool, self.load, admission),
                 *([Guard(Door.of(callers, tls))] if callers is not None else []),
                 *interceptors,
@@ -170,7 +171,7 @@ class Server(Shell, grpc.Server):
         self._reflection = reflection
         self._health = standard.Health(self._server) if health else None
         replica_pb2_grpc.add_ReplicaServicer_to_server(
-            Hellos(self.roster, self.identity.id), self._server
+            Hellos(self.roster, self.identity.id, self.views), self._server
         )
         forks.on_fork(self)
 
@@ -255,6 +256,7 @@ class Server(Shell, grpc.Server):
         """
         host, outside = addresses.advertised(bind, advertise)
         contract = self.contract()
+        self._directory = directory
         credentials = credentials or self.credentials()
         if credentials is None:
             port = self.add_insecure_port(bind)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 import grpc
 
-from shoal import forks
+from shoal import forks, observing
 from shoal.addresses import bound
 from shoal.connections import peers_of
 from shoal.contracts import KEY, NAMES, ServedContract
@@ -19,6 +19,7 @@ from shoal.drain import Phase, Roster
 from shoal.drainreport import DrainReport
 from shoal.protocols import Registration
 from shoal.tls import Tls, files_of, server_credentials
+from shoal.views import ChannelView
 from shoal_balancer import Replica, Status
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ class Shell:
 
     _server: Any
     _registration: Registration | None
+    _observer: observing.Observer | None
     roster: Roster
 
     def __init__(
@@ -112,6 +114,8 @@ class Shell:
         self._names: list[str] = []
         self._ports: list[int] = []
         self._forked = False
+        # Where it was announced: the channels of the process are made there, too.
+        self._directory: Any = None
 
     def __repr__(self) -> str:
         kind = f"{type(self).__module__.removesuffix('.server')}.{type(self).__name__}"
@@ -205,6 +209,11 @@ class Shell:
             self._registration.say(status)
             self.replica = replace(self.replica, status=status)
 
+    def views(self) -> list[ChannelView]:
+        """The channels of this process that were made where it is announced."""
+        looks = getattr(self._directory, "views", None)
+        return looks() if looks is not None else []
+
     def after_fork(self) -> None:
         """In a forked child: the server is the parent's."""
         self._forked = True
@@ -214,6 +223,13 @@ class Shell:
         name, service = self.identity.id, self.identity.service
         logger.info("%s %s", name, report)
         reports.info("%s", report.to_json(service=service, replica=name))
+        if self._observer is not None:
+            self._observer.drained(self, report)
+
+    def _observers(self, *, aio: bool) -> Sequence[Any]:
+        """Interceptors of who observes this server; none, unless somebody does."""
+        self._observer = observer = observing.current()
+        return observer.interceptors(self, aio=aio) if observer is not None else ()
 
     def _note(self, name: str) -> None:
         if name not in self._names:

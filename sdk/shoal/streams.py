@@ -179,6 +179,20 @@ class ResponseStream(grpc.Call, Iterator[Any]):
         self._call()
         return self._callbacks.add(callback)
 
+    def when_over(self, callback: Callable[[BaseException | None], object]) -> None:
+        """Has ``callback`` called at the end, with the error if it is ours; connects nothing.
+
+        For observers, who must not keep a stream alive that its caller has dropped.
+        """
+        this = weakref.ref(self)
+
+        def over() -> None:
+            stream = this()
+            callback(stream._error if stream is not None else None)  # noqa: SLF001 - its own
+
+        if not self._callbacks.add(over):
+            over()
+
     def initial_metadata(self) -> Any:
         """The initial metadata; waits for it."""
         return self._call().initial_metadata()

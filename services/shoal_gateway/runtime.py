@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -24,8 +26,10 @@ from shoal.aio.server import Server as AioServer
 from shoal.drainreport import DrainReport
 from shoal.errors import TlsError
 from shoal.tls import Tls, check_service, files_of
+from shoal_gateway import telemetry
 from shoal_gateway.access import CALLERS
 from shoal_gateway.aws.metadata import InstanceMetadata, MetadataError
+from shoal_gateway.jsonlogs import JsonFormatter
 from shoal_gateway.objectstore import ObjectStore, ObjectStoreError
 from shoal_gateway.settings import Parser
 
@@ -37,11 +41,14 @@ __all__ = [
     "configure_logging",
     "installed_version",
     "objects_option",
+    "observed",
     "open_aio_directory",
     "open_directory",
     "open_objects",
     "parser",
 ]
+
+logger = logging.getLogger(__name__)
 
 # Beside this file in a copy of the code that was given a name; see ``fleet/releases.py``.
 RELEASE_FILE = "RELEASE"
@@ -71,6 +78,10 @@ class Common:
     cache: Path | None
     log_level: str
     tls: Tls | None = None
+    log_format: str = "text"
+    metrics: tuple[str, int] | None = None
+    # Further metadata that it is announced with.
+    announced: Mapping[str, str] = field(default_factory=dict)
 
     def door(self, service: str) -> dict[str, Any]:
         """Whom a service lets in, as keyword arguments of `shoal.Server`."""
@@ -180,6 +191,22 @@ def parser(service: str, description: str, examples: str) -> argparse.ArgumentPa
         choices=["DEBUG", "INFO", "WARNING", "ERROR"],
         help="default: %(default)s",
     )
+    common.add_argument(
+        "--log-format",
+        default="text",
+        choices=["text", "json"],
+        help="json: one object a line, with service, replica, and job, attempt and trace where they"
+        " are known (default: %(default)s)",
+    )
+    common.add_argument(
+        "--metrics",
+        type=telemetry.address,
+        default=None,
+        metavar="ADDR:PORT",
+        help="where Prometheus reads metrics, at /metrics, in plain text and for all who can reach"
+        " it; port 0 takes a free one (needs shoal[otel]; default: nowhere). Where OTEL_* ask for"
+        " it, metrics and traces are sent by OTLP as well",
+    )
     return made
 
 
@@ -206,6 +233,8 @@ def common_options(options: argparse.Namespace) -> Common:
         cache=options.cache,
         log_level=options.log_level,
         tls=options.tls,
+        log_format=options.log_format,
+        metrics=options.metrics,
     )
     if options.placement != "ec2":
         return told
@@ -251,15 +280,58 @@ def _certificate(service: str, directory: str) -> Tls:
     return tls
 
 
-def configure_logging(level: str) -> None:
-    """One line per record to standard error: time, level, logger, message. Times are local."""
+def configure_logging(level: str, form: str = "text", **facts: str) -> None:
+    """One line per record to standard error: time, level, logger, message.
+
+    Args:
+        level: The least that is written.
+        form: "text", with local times, or "json".
+        facts: What each line of JSON says besides.
+    """
     logging.basicConfig(
         level=level, format=LOG_FORMAT, datefmt=LOG_TIME, stream=sys.stderr, force=True
     )
+    if form == "json":
+        for handler in logging.root.handlers:
+            handler.setFormatter(JsonFormatter(facts))
     if level != "DEBUG":
         # Their INFO lines tell of every watch, ping and credential; what matters we say ourselves.
         for chatty in ("kazoo", "botocore"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+@contextmanager
+def observed(service: str, options: Common, *, bare: bool = False) -> Iterator[Common]:
+    """Logs, and observes where that is asked for, until the block ends.
+
+    Gives the options with what is announced of it. Ends the process with a sentence when what is
+    asked for can't be had.
+
+    Args:
+        service: Name in the directory.
+        options: What is asked for.
+        bare: Whether it goes on, with a warning, where OpenTelemetry is not installed: jobs of a
+            flavor may want an environment without it.
+    """
+    configure_logging(options.log_level, options.log_format, service=service, replica=options.id)
+    try:
+        wanted = telemetry.Wanted.of(options.metrics, os.environ)
+        facts = {
+            "service.name": f"shoal-{service}",
+            "service.instance.id": options.id,
+            "service.version": options.version,
+            "host.name": options.host,
+            "cloud.availability_zone": options.zone,
+        }
+        if bare and wanted and not telemetry.installed():
+            logger.warning(
+                "nothing is observed here: opentelemetry is missing: %s", telemetry.EXTRA
+            )
+            wanted = telemetry.Wanted()
+        with telemetry.observing(wanted, facts) as seen:
+            yield replace(options, announced={"metrics": seen.page} if seen.page else {})
+    except telemetry.TelemetryError as error:
+        sys.exit(f"python -m shoal_gateway.{service}: {error}")
 
 
 def open_directory(options: Common) -> shoal.directory.Directory:
@@ -290,7 +362,13 @@ class Server(AioServer):
     ) -> None:
         # Each answer says how loaded the replica is, which is what `shoal top` asks for.
         facts.setdefault("load_reports", True)
-        super().__init__(service, **options.identity(), **options.door(service), **facts)
+        super().__init__(
+            service,
+            metadata=options.announced,
+            **options.identity(),
+            **options.door(service),
+            **facts,
+        )
         self._leaving = leaving
         self._told = False
 

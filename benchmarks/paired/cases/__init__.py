@@ -10,6 +10,7 @@ from benchmarks.paired.cases import (
     deaths,
     latency,
     membership,
+    observed,
     replicas,
     security,
     steps,
@@ -33,6 +34,8 @@ CASES: dict[str, Case] = {
     "membership": membership.membership,
     "steps": steps.blocking,
     "steps-aio": steps.asynchronous,
+    "metrics": observed.blocking,
+    "metrics-aio": observed.asynchronous,
     "tls": security.blocking,
     "tls-aio": security.asynchronous,
 }

@@ -27,6 +27,7 @@ from shoal_balancer import Outcome, Replica
 
 OK = Outcome.OK
 NEUTRAL = Outcome.NEUTRAL
+OK_STATUS = grpc.StatusCode.OK
 
 
 class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # not generic at run time
@@ -85,6 +86,19 @@ class UnaryCall(grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # not gener
     def replica(self) -> Replica | None:
         """Who serves it."""
         return self._node.replica if self._node is not None else None
+
+    @property
+    def sent_at_once(self) -> bool:
+        """Whether its first attempt is under way since it was made, and none followed yet."""
+        return self._task is None
+
+    def ended_with(self) -> tuple[grpc.StatusCode, str]:
+        """Status and details of a call that has ended."""
+        if self._error is not None:
+            return self._error.code(), self._error.details() or ""
+        if self.cancelled():
+            return grpc.StatusCode.CANCELLED, ""
+        return OK_STATUS, ""
 
     def __await__(self) -> Generator[Any, None, Any]:
         if self._task is None:

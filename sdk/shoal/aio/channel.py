@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 import grpc.aio
 
-from shoal import forks
+from shoal import forks, observing
 from shoal.affinity import Key
 from shoal.aio.calls import StreamUnaryMethod, UnaryUnaryMethod
 from shoal.aio.failures import AioCallError
@@ -36,6 +36,8 @@ from shoal.tls import Tls
 from shoal.transport import Options
 from shoal.views import ChannelView, view
 from shoal_balancer import Ejection, Policy, SlowStart, Subset, VersionRange
+
+M = TypeVar("M")
 
 
 class Channel(grpc.aio.Channel):
@@ -102,6 +104,9 @@ class Channel(grpc.aio.Channel):
         self.service = service
         self.retry = retry
         self.key = key
+        self.observer = observer = observing.current()
+        if observer is not None:
+            hooks = observer.hooks(service, hooks)
         self.hooks = hooks
         self.hedge = hedge
         self.hedge_budget = hedge.budget() if hedge is not None else None
@@ -134,6 +139,8 @@ class Channel(grpc.aio.Channel):
         )
         self.pool.follow()
         forks.on_fork(self)
+        if observer is not None:
+            observer.channel(self)
 
     def __repr__(self) -> str:
         return f"<shoal.aio.Channel {self.service} {list(self.pool.balancer.snapshot.nodes)}>"
@@ -198,7 +205,9 @@ class Channel(grpc.aio.Channel):
         _registered_method: bool | None = False,
     ) -> UnaryUnaryMethod:
         """A method with one request and one response."""
-        return UnaryUnaryMethod(self, method, request_serializer, response_deserializer)
+        return self._observed(
+            UnaryUnaryMethod(self, method, request_serializer, response_deserializer)
+        )
 
     def unary_stream(
         self,
@@ -208,7 +217,9 @@ class Channel(grpc.aio.Channel):
         _registered_method: bool | None = False,
     ) -> UnaryStreamMethod:
         """A method with one request and a stream of responses."""
-        return UnaryStreamMethod(self, method, request_serializer, response_deserializer)
+        return self._observed(
+            UnaryStreamMethod(self, method, request_serializer, response_deserializer)
+        )
 
     def stream_unary(
         self,
@@ -218,7 +229,9 @@ class Channel(grpc.aio.Channel):
         _registered_method: bool | None = False,
     ) -> StreamUnaryMethod:
         """A method with a stream of requests and one response."""
-        return StreamUnaryMethod(self, method, request_serializer, response_deserializer)
+        return self._observed(
+            StreamUnaryMethod(self, method, request_serializer, response_deserializer)
+        )
 
     def stream_stream(
         self,
@@ -228,7 +241,9 @@ class Channel(grpc.aio.Channel):
         _registered_method: bool | None = False,
     ) -> StreamStreamMethod:
         """A method with a stream either way."""
-        return StreamStreamMethod(self, method, request_serializer, response_deserializer)
+        return self._observed(
+            StreamStreamMethod(self, method, request_serializer, response_deserializer)
+        )
 
     async def acquire(self, state: CallState) -> ReplicaNode:
         """A replica with a call begun on it; waits for one where the call allows.
@@ -283,6 +298,14 @@ class Channel(grpc.aio.Channel):
         """In a forked child: grpc.aio does not survive a fork."""
         self._forked = True
         self.pool.pick = lambda *_: None
+
+    def _observed(self, method: M) -> M:
+        """What a stub calls: the method, or what its observer has in its place."""
+        if self.observer is None:
+            return method
+        # With the same methods, though it is of another class.
+        observed: M = self.observer.method(method)
+        return observed
 
     def _changed(self) -> None:
         try:

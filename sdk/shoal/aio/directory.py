@@ -21,6 +21,7 @@ from shoal_balancer import Replica
 if TYPE_CHECKING:
     from shoal.aio.channel import Channel
     from shoal.session import HandlerFactory
+    from shoal.views import ChannelView
 
 
 class Directory:
@@ -100,6 +101,11 @@ class Directory:
         channel = Channel(self._directory, service, **options)
         self._channels.add(channel)
         return channel
+
+    def views(self) -> list[ChannelView]:
+        """How the channels made here, and those of the directory beneath, find those they call."""
+        own = [each.snapshot() for each in list(self._channels) if not each.pool.closed]
+        return [*own, *self._directory.views()]
 
     def watch(self, service: str) -> ServiceWatch:
         """The one watch of a service; does not block. Its listeners run on another thread."""

@@ -18,6 +18,7 @@ from shoal.attempts import Again, CallState
 from shoal.hedging import Hedging
 from shoal.idempotency import declared_safe
 from shoal.pool import ReplicaNode
+from shoal_balancer import Replica
 
 if TYPE_CHECKING:
     from shoal.aio.channel import Channel
@@ -62,11 +63,17 @@ class Method:
     def __del__(self) -> None:
         self.pool.forget(self.key)
 
-    def bind(self, channel: grpc.aio.Channel) -> Any:
+    def bind(self, channel: grpc.aio.Channel, replica: Replica) -> Any:
         """This method of one replica's channel; request streams come serialized already."""
         make = getattr(channel, self.kind)
-        serializer = None if self.streams_requests else self.serializer
-        return make(self.method, serializer, self._deserializer)
+        observer = self.channel.observer
+        if self.streams_requests:
+            inner = make(self.method, None, self._deserializer)
+        elif observer is None:
+            return make(self.method, self.serializer, self._deserializer)
+        else:
+            inner = make(self.method, *observer.sized(self.serializer, self._deserializer))
+        return inner if observer is None else observer.attempt(self, replica, inner)
 
     def inner(self, node: ReplicaNode) -> Any:
         """This method at a node's endpoint."""

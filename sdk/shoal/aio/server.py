@@ -148,6 +148,7 @@ class Server(Shell, grpc.aio.Server):
         self._server: grpc.aio.Server = grpc.aio.server(
             executor,
             interceptors=[
+                *self._observers(aio=True),
                 AioGate(self.roster, self.load, admission),
                 *([AioGuard(Door.of(callers, tls))] if callers is not None else []),
                 *interceptors,
@@ -165,7 +166,7 @@ class Server(Shell, grpc.aio.Server):
         self._reflection = reflection
         self._health = standard.AioHealth(self._server) if health else None
         replica_pb2_grpc.add_ReplicaServicer_to_server(
-            AioHellos(self.roster, self.identity.id), self._server
+            AioHellos(self.roster, self.identity.id, self.views), self._server
         )
         forks.on_fork(self)
 
@@ -256,6 +257,7 @@ class Server(Shell, grpc.aio.Server):
         """
         host, outside = addresses.advertised(bind, advertise)
         contract = self.contract()
+        self._directory = directory
         credentials = credentials or self.credentials()
         if credentials is None:
             port = self.add_insecure_port(bind)

@@ -134,6 +134,20 @@ class ResponseStream:
         if not self._callbacks.add(lambda: callback(self)):
             callback(self)
 
+    def when_over(self, callback: Callable[[BaseException | None], object]) -> None:
+        """Has ``callback`` called at the end, with the error if it is ours.
+
+        For observers, who must not keep a stream alive that its caller has dropped.
+        """
+        this = weakref.ref(self)
+
+        def over() -> None:
+            stream = this()
+            callback(stream._error if stream is not None else None)  # noqa: SLF001 - its own
+
+        if not self._callbacks.add(over):
+            over()
+
     async def initial_metadata(self) -> Any:
         """The initial metadata."""
         inner = await self._call()

@@ -198,14 +198,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             " use it; give the api a certificate, bind it to a loopback address, or say"
             " --tokens-in-plain-text where the network itself is private"
         )
-    runtime.configure_logging(options.log_level)
-    try:
-        catalogue = Catalogue.load(parsed.catalogue)
-    except CatalogueError as error:
-        parser.exit(1, f"{parser.prog}: {error}\n")
-    signing = Signing(parsed.require_signed, parsed.trust_keys_for)
-    objects = runtime.open_objects(parser, parsed.objects)
-    asyncio.run(serve(options, catalogue, objects, signing, users=users))
+    with runtime.observed("api", options) as options:
+        try:
+            catalogue = Catalogue.load(parsed.catalogue)
+        except CatalogueError as error:
+            parser.exit(1, f"{parser.prog}: {error}\n")
+        signing = Signing(parsed.require_signed, parsed.trust_keys_for)
+        objects = runtime.open_objects(parser, parsed.objects)
+        asyncio.run(serve(options, catalogue, objects, signing, users=users))
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 
+from shoal_gateway import jobtraces
 from shoal_gateway import validation as check
 from shoal_gateway.api import logic, logs
 from shoal_gateway.api.callers import READ, WRITE, Caller, Callers
@@ -185,7 +186,8 @@ class ApiServicer(api_pb2_grpc.ApiServicer):
         signed_by = self._signers.of(request)
         asked = logic.submission(request, self._catalogue, self._now(), signed_by, caller.user)
         await self._files.check_inputs(list(asked.spec.inputs))
-        answer = await self._registry.create(_creation(asked))
+        trace = jobtraces.submitted(context.invocation_metadata())
+        answer = await self._registry.create(_creation(asked, trace))
         self._hints.give()
         return api_pb2.SubmitResponse(job=answer.job, created=answer.created)
 
@@ -205,8 +207,9 @@ class ApiServicer(api_pb2_grpc.ApiServicer):
         for each in asked:
             if each.spec.inputs:
                 await self._files.check_inputs(list(each.spec.inputs))
+        trace = jobtraces.submitted(context.invocation_metadata())
         answer = await self._registry.stub.CreateJobs(
-            registry_pb2.CreateJobsRequest(jobs=[_creation(each) for each in asked]),
+            registry_pb2.CreateJobsRequest(jobs=[_creation(each, trace) for each in asked]),
             timeout=CALL_TIMEOUT,
         )
         self._hints.give()
@@ -366,7 +369,7 @@ class ApiServicer(api_pb2_grpc.ApiServicer):
                     return
 
 
-def _creation(asked: logic.Submission) -> registry_pb2.CreateJobRequest:
+def _creation(asked: logic.Submission, trace: str) -> registry_pb2.CreateJobRequest:
     return registry_pb2.CreateJobRequest(
         owner=asked.owner,
         idempotency_key=asked.idempotency_key,
@@ -374,6 +377,7 @@ def _creation(asked: logic.Submission) -> registry_pb2.CreateJobRequest:
         fingerprint=asked.fingerprint,
         signed_by=asked.signed_by,
         account=asked.account,
+        trace_context=trace,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import shoal
 from shoal.drain import Phase
-from shoal_gateway import following, runtime
+from shoal_gateway import following, runtime, telemetry
 from shoal_gateway.appmanager import apart
 from shoal_gateway.appmanager.logic import AppManager
 from shoal_gateway.appmanager.servicer import AppManagerServicer, RegistryCalls
@@ -64,12 +64,14 @@ def serve(options: runtime.Common, parsed: argparse.Namespace, objects: ObjectSt
         manager.open()
         try:
             _follow(directory, channel, calls, manager, parsed)
+            _observe(manager)
             server = shoal.Server(
                 "appmanager",
                 flavor=parsed.flavor,
                 metadata={
                     "slots": str(parsed.slots),
                     "jobs_as": "manager" if accounts is None else "own accounts",
+                    **options.announced,
                 },
                 # A call here is short; what makes a manager full is the jobs.
                 load_reports=shoal.LoadReporter(utilisation=lambda: manager.utilisation),
@@ -87,6 +89,32 @@ def serve(options: runtime.Common, parsed: argparse.Namespace, objects: ObjectSt
             )
         finally:
             manager.close()
+
+
+def _observe(manager: AppManager) -> None:
+    here, names = telemetry.here(), ("shoal.flavor",)
+    flavor = (manager.flavor,)
+    here.gauge(
+        "shoal.appmanager.slots",
+        "{slot}",
+        "Jobs that may run here at once",
+        names,
+        lambda: [(flavor, manager.slots)],
+    )
+    here.gauge(
+        "shoal.appmanager.utilisation",
+        "1",
+        "Jobs running ÷ slots, at most 1",
+        names,
+        lambda: [(flavor, manager.utilisation)],
+    )
+    here.gauge(
+        "shoal.appmanager.leases.age",
+        "s",
+        "Since leases were last renewed; about a quarter of a lease when all is well",
+        names,
+        lambda: [(flavor, manager.kept_for)],
+    )
 
 
 def _follow(
@@ -174,12 +202,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             " manager may come until the lease runs out"
         )
     options = runtime.common_options(parsed)
-    runtime.configure_logging(options.log_level)
-    objects = runtime.open_objects(parser, parsed.objects)
-    try:
-        serve(options, parsed, objects)
-    except apart.ApartError as error:
-        parser.exit(1, f"{parser.prog}: --jobs-as: {error}\n")
+    with runtime.observed("appmanager", options, bare=True) as options:
+        objects = runtime.open_objects(parser, parsed.objects)
+        try:
+            serve(options, parsed, objects)
+        except apart.ApartError as error:
+            parser.exit(1, f"{parser.prog}: --jobs-as: {error}\n")
     return 0
 
 

@@ -3,6 +3,7 @@
 <root>/attempts/<flavor>/<job>.<attempt>.<runner>/
     spec.json         what to run, written before the registry is asked
     claim.json        the fence under which it was begun
+    trace.json        the span that it is in its job's trace, where it has one
     supervisor.json   who supervises it
     leash             touched while a manager looks after it
     work/             the job's working directory
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -22,7 +24,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from shoal_gateway import traceparents
 from shoal_gateway.appmanager import supervisor
+from shoal_gateway.jobtraces import NONE, JobSpan
+
+logger = logging.getLogger(__name__)
 
 PROGRAM = Path(supervisor.__file__)
 STREAMS = ("stdout", "stderr")
@@ -154,6 +160,21 @@ class Attempt:
         """Notes the fence."""
         supervisor.write_atomically(str(self.path / "claim.json"), {"fence": fence})
 
+    def trace(self, span: JobSpan) -> None:
+        """Notes its span, which whoever sees its end will tell of."""
+        supervisor.write_atomically(str(self.path / "trace.json"), span.document())
+
+    @property
+    def span(self) -> JobSpan:
+        """Its span; `NONE` where it is in no trace."""
+        try:
+            document = _read(self.path / "trace.json")
+            return JobSpan(**document) if document is not None else NONE
+        except (ValueError, TypeError) as error:
+            # A trace is not worth a job.
+            logger.warning("%r goes on without its trace: %s", self, error)
+            return NONE
+
     def look_after(self) -> None:
         """Tells the supervisor that a manager is there."""
         # Neither makes the file nor needs space on the disk; without it the attempt was removed.
@@ -237,10 +258,11 @@ def leash_of(lease: float) -> float:
 
 
 def environment(
-    job_id: str, attempt: int, runner_id: str, work: Path, cache: Path
+    job_id: str, attempt: int, runner_id: str, work: Path, cache: Path, trace: str = ""
 ) -> dict[str, str]:
     """A job's environment: little, the same everywhere, and the marks that its host is known by."""
     return {
+        **({traceparents.VARIABLE: trace} if trace else {}),
         **surroundings(work, cache),
         "SHOAL_JOB_ID": job_id,
         "SHOAL_ATTEMPT": str(attempt),

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+from shoal_gateway import jobtraces, traceparents
 from shoal_gateway.appmanager import worker
 from shoal_gateway.appmanager.attempt import RUNNER_MARK, Attempt, Spec
 from shoal_gateway.appmanager.offers import Offer
@@ -30,6 +31,7 @@ class Call:
         cancelled: Whether its owner wants its end.
         lost: Whether somebody else has the job.
         since: When it was begun, monotonic seconds.
+        span: In its job's trace; told of when it was reported.
         called: When a worker got it, monotonic seconds; None before that.
         pid: Process of its worker; 0 before that.
         ended: Whether it is over and only its report is under way.
@@ -43,6 +45,7 @@ class Call:
         self.lost = False
         self.ended = False
         self.since = time.monotonic()
+        self.span = jobtraces.begin(offer.trace_context)
         self.called: float | None = None
         self.pid = 0
         self._application = application
@@ -133,4 +136,6 @@ class Call:
             "SHOAL_JOB_ID": self.offer.job_id,
             "SHOAL_ATTEMPT": str(self.offer.attempt),
             RUNNER_MARK: self.runner_id,
+            # Also where there is none, for its worker had another call before.
+            traceparents.VARIABLE: self.span.own,
         }

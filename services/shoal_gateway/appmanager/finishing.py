@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
+from shoal_gateway import jobtraces, telemetry
 from shoal_gateway.appmanager import supervisor, survivors
 from shoal_gateway.appmanager.ports import Ended, Held, Registry, RegistryAwayError, Result
 from shoal_gateway.appmanager.runner import Runner
@@ -61,6 +62,11 @@ class Finisher:
 
     def _finish(self, runner: Runner, abandoned: str) -> None:
         """Uploads what is left and reports, for as long as that takes."""
+        spec = runner.attempt.spec
+        with jobtraces.within(runner.span, spec.job_id, spec.attempt):
+            self._finish_in(runner, abandoned)
+
+    def _finish_in(self, runner: Runner, abandoned: str) -> None:
         try:
             end = runner.attempt.exit
             if end is None:
@@ -137,6 +143,7 @@ class Finisher:
                     len(result.files),
                     refused,
                 )
+            _tell(runner, result, refused)
             self._done(runner)
             return
 
@@ -149,3 +156,20 @@ class Finisher:
             if held is Held.CANCEL:
                 runner.cancel(fence)
         return runner.cancelled
+
+
+def _tell(runner: Runner, result: Result, refused: str | None) -> None:
+    """Counts the attempt, and tells of its span from its begin to its report."""
+    telemetry.here().count("shoal.job.attempts", result.ended.value)
+    spec = runner.attempt.spec
+    jobtraces.end(
+        "shoal.job.attempt",
+        runner.span,
+        error="" if result.ended is Ended.SUCCEEDED else result.reason or result.ended.value,
+        job=spec.job_id,
+        attempt=spec.attempt,
+        runner=spec.runner_id,
+        outcome=result.ended.value,
+        exit_code=result.exit_code,
+        refused=refused,
+    )

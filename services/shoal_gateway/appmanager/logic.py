@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from shoal_gateway import jobtraces
 from shoal_gateway.appmanager import attempt as attempts
 from shoal_gateway.appmanager.apart import Accounts, Lent, own_cache
 from shoal_gateway.appmanager.attempt import Attempt, Spec
@@ -33,6 +34,7 @@ from shoal_gateway.appmanager.ports import (
 )
 from shoal_gateway.appmanager.runner import Runner
 from shoal_gateway.appmanager.shipping import fetch_inputs
+from shoal_gateway.jobtraces import JobSpan
 from shoal_gateway.objectstore import ObjectStore, ObjectStoreError
 
 logger = logging.getLogger(__name__)
@@ -180,6 +182,11 @@ class AppManager:
         with self._lock:
             return min(1.0, (self.slots - self._free()) / self.slots)
 
+    @property
+    def kept_for(self) -> float:
+        """Seconds since the renewer last came round."""
+        return time.monotonic() - self._kept_at
+
     def alive(self) -> bool:
         """Whether leases are kept. It does not return where a lock is held for ever."""
         with self._lock:
@@ -227,13 +234,20 @@ class AppManager:
                 self._starting -= 1
 
     def _begin(self, offer: Offer) -> Answer:
+        span = jobtraces.begin(offer.trace_context)
+        with jobtraces.within(span, offer.job_id, offer.attempt):
+            return self._begin_in(span, offer)
+
+    def _begin_in(self, span: JobSpan, offer: Offer) -> Answer:
         unable = self._unable(offer)
         if unable:
             return Answer(offer.job_id, "unable", unable)
         lent = None
         try:
             lent = self._accounts.lend() if self._accounts is not None else None
-            attempt = Attempt.create(self._attempts, self._spec(offer, lent))
+            attempt = Attempt.create(self._attempts, self._spec(offer, lent, span))
+            if span.own:
+                attempt.trace(span)
         except OSError as error:
             if lent is not None:
                 lent.close()
@@ -287,7 +301,7 @@ class AppManager:
     def _application(self, offer: Offer) -> Path:
         return self._root / "apps" / offer.application.partition("@")[0]
 
-    def _spec(self, offer: Offer, lent: Lent | None) -> Spec:
+    def _spec(self, offer: Offer, lent: Lent | None, span: JobSpan) -> Spec:
         runner_id = str(uuid.uuid4())
         places = {"{python}": self._python, "{app}": str(self._application(offer))}
         command = []
@@ -303,7 +317,9 @@ class AppManager:
             attempt=offer.attempt,
             runner_id=runner_id,
             command=tuple(command),
-            environment=attempts.environment(offer.job_id, offer.attempt, runner_id, work, cache),
+            environment=attempts.environment(
+                offer.job_id, offer.attempt, runner_id, work, cache, span.own
+            ),
             outputs=offer.outputs,
             wall_seconds=offer.wall_seconds,
             memory_mib=offer.memory_mib,

@@ -31,6 +31,8 @@ class Offer:
     # ``module:function`` instead of a command, and what it is called with.
     function: str = ""
     parameters: tuple[tuple[str, str], ...] = ()
+    # What it is offered for, as W3C's traceparent; empty: it is in no trace.
+    trace_context: str = ""
 
     @property
     def kind(self) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from shoal_gateway import jobtraces
 from shoal_gateway.appmanager import endings, supervisor, worker
 from shoal_gateway.appmanager.apart import Accounts
 from shoal_gateway.appmanager.calls import Call
@@ -158,7 +159,8 @@ class Pool:
         ]
         answers, begun = {}, []
         try:
-            fences = self._registry.begin_many(beginnings)
+            with jobtraces.within(calls[0].span if len(calls) == 1 else jobtraces.NONE):
+                fences = self._registry.begin_many(beginnings)
         except RegistryAwayError as error:
             # If it did begin some, nobody renews their leases, and they are queued again.
             for call in calls:

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from shoal_gateway import jobtraces, telemetry
 from shoal_gateway.appmanager.calls import Call
 from shoal_gateway.appmanager.ledger import Ledger
 from shoal_gateway.appmanager.ports import (
@@ -81,7 +82,9 @@ class Reporter:
                 self._closing.wait(AGAIN)
 
     def _report(self, batch: Sequence[tuple[Call, Result]]) -> None:
-        refusals = self._registry.report_many([result for _, result in batch])
+        # One call's report is in its trace; that of several would be in the first one's.
+        with jobtraces.within(batch[0][0].span if len(batch) == 1 else jobtraces.NONE):
+            refusals = self._registry.report_many([result for _, result in batch])
         accepted, refused = [], []
         for (call, result), refusal in zip(batch, refusals, strict=True):
             if refusal is None:
@@ -93,7 +96,8 @@ class Reporter:
             for call, result in accepted
             if result.ended is Ended.SUCCEEDED
         )
-        for call, _ in accepted:
+        for call, result in accepted:
+            _tell(call, result)
             self._done(call)
         if refused:
             self._look_into(refused)
@@ -113,3 +117,18 @@ class Reporter:
                 continue
             logger.warning("the report of %r (%s) was refused: %s", call, result.ended, refusal)
             self._done(call)
+
+
+def _tell(call: Call, result: Result) -> None:
+    """Counts the attempt, and tells of its span from its begin to its report."""
+    telemetry.here().count("shoal.job.attempts", result.ended.value)
+    jobtraces.end(
+        "shoal.job.attempt",
+        call.span,
+        error="" if result.ended is Ended.SUCCEEDED else result.reason or result.ended.value,
+        job=call.offer.job_id,
+        attempt=call.offer.attempt,
+        runner=call.runner_id,
+        outcome=result.ended.value,
+        exit_code=result.exit_code,
+    )

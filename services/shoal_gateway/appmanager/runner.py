@@ -31,6 +31,7 @@ class Runner:
         cancelled: Whether it was ended at its owner's wish.
         lost: Whether it was ended here because somebody else has the job.
         since: When it was begun or adopted, monotonic seconds.
+        span: In its job's trace; told of when it was reported.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Runner:
         self.cancelled = False
         self.lost = False
         self.since = time.monotonic()
+        self.span = attempt.span
         # The renewer ends jobs while others may let the descriptor go; its number is used again.
         self._handling = threading.Lock()
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import grpc
 
 import shoal
-from shoal_gateway import convert
+from shoal_gateway import convert, traceparents
 from shoal_gateway import validation as check
 from shoal_gateway.appmanager.logic import AppManager
 from shoal_gateway.appmanager.offers import Answer, Input, Offer
@@ -166,6 +166,7 @@ def offer(message: registry_pb2.Offer, field: str) -> Offer:
         memory_mib=resources.memory_mib,
         function=spec.function,
         parameters=tuple(spec.parameters.items()),
+        trace_context=traceparents.valid(message.trace_context),
     )
 
 

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from shoal_gateway.cli import completing
-from shoal_gateway.cli.context import out, print_json
+from shoal_gateway.cli.context import err, out, print_json
 from shoal_gateway.cli.root import Json, Store, Users, app, progress, where
+from shoal_gateway.fleet import Fleet, FleetError, page, processes
 
 
 @app.command()
@@ -32,6 +33,10 @@ def up(
     certs: Annotated[
         Path | None, typer.Option(help="The same with those in a directory of `shoal certs`.")
     ] = None,
+    dashboard: Annotated[
+        bool,
+        typer.Option("--dashboard/--no-dashboard", help="Serve the live page, too."),
+    ] = True,
     json_: Json = False,
 ) -> None:
     """Start a local fleet: ZooKeeper, hosts, and a replica of each service on each host.
@@ -77,7 +82,20 @@ def up(
     out.print(f"{len(state.replicas)} replicas on {hosts} hosts; ZooKeeper at {state.zookeeper}")
     if token is not None:
         out.print(f"Callers need a token; yours is in {token}, as administrator.")
+    if dashboard:
+        _show(where().local())
     out.print("See them with `shoal ps`, end them with `shoal down`.", style="dim")
+
+
+def _show(fleet: Fleet) -> None:
+    """Serves the page; a fleet without one is a fleet all the same."""
+    if absent := page.missing():
+        out.print(f"No dashboard: {page.MISSING.format(name=absent)}.", style="dim")
+        return
+    try:
+        out.print(f"Dashboard: {fleet.start_dashboard()}", highlight=False)
+    except FleetError as error:
+        err.print(f"shoal: {error}", style="yellow", markup=False)
 
 
 @app.command()
@@ -127,12 +145,16 @@ def start(
     Examples:  shoal start registry-2    shoal start host-3    shoal start
     """
     with progress() as tell:
-        started = where().local(tell).start(name)
+        fleet = where().local(tell)
+        started = fleet.start(name)
     if json_:
         print_json({"started": started})
         return
     for each in started:
         out.print(f"started {each}")
+    shown = fleet.state.dashboard
+    if name is None and shown is not None and not processes.alive(shown):
+        _show(fleet)
 
 
 @app.command()

@@ -14,6 +14,7 @@ MODULES: Mapping[str, str] = {
     for module, names in {
         "certs": "certs",
         "config": "config",
+        "dashboard": "dashboard",
         "doctor": "doctor",
         "experiments": "experiment",
         "fleets": "up down kill start demo",

@@ -97,6 +97,7 @@ def replica_json(service: str, replica: Replica) -> dict[str, Any]:
         "status": str(replica.status),
         "contract": replica.metadata.get("protos_digest", ""),
         "jobs_as": replica.metadata.get("jobs_as", ""),
+        "metrics": replica.metadata.get("metrics", ""),
         "since": replica.registered_at,
     }
 
@@ -214,6 +215,7 @@ def job_json(job: job_pb2.Job) -> dict[str, Any]:
         "flavor": job.spec.flavor,
         "owner": job.owner,
         "signed_by": job.signed_by or None,
+        "trace_context": job.trace_context or None,
         "state": state_name(job.state),
         "cancelling": job.cancelling,
         "attempt": job.attempt,

@@ -16,7 +16,7 @@ from shoal.directory import Directory
 from shoal.testing import ZooKeeperEnsemble, ZooKeeperServer
 from shoal.tls import ENVIRONMENT, Tls
 from shoal_gateway.access import OPERATOR
-from shoal_gateway.fleet import certs, layout, processes
+from shoal_gateway.fleet import certs, layout, page, processes
 from shoal_gateway.fleet.arrival import Progress, await_announced, silent
 from shoal_gateway.fleet.errors import FleetError, NoFleetError
 from shoal_gateway.fleet.installing import install
@@ -155,6 +155,9 @@ class Fleet:
         with self._file.locked():
             state = self.state
             running = [each.process for each in state.replicas.values() if each.process is not None]
+            if state.dashboard is not None:
+                processes.send(state.dashboard, signal.SIGTERM)
+                self.layout.dashboard_url.unlink(missing_ok=True)
             # Those that are paused can't drain.
             for number in (signal.SIGCONT, signal.SIGTERM):
                 running = [process for process in running if processes.send(process, number)]
@@ -294,6 +297,18 @@ class Fleet:
             PostgresError: it did not come up.
         """
         self._start_store(self.state)
+
+    def start_dashboard(self) -> str:
+        """Starts the live page; its URL.
+
+        Raises:
+            FleetError: there is no fleet, or it did not come up.
+        """
+        # Not under the lock: commands need not wait for a page.
+        process, url = page.start(self.layout, self.state)
+        with self._file.locked():
+            self._file.write(replace(self.state, dashboard=process))
+        return url
 
     def zookeepers(self) -> list[ZooKeeperServer]:
         """ZooKeeper's servers, whether they run or not: to break them, and to ask them."""

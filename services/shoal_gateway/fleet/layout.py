@@ -95,6 +95,11 @@ class Layout:
         return self.directory / "admin.token"
 
     @property
+    def dashboard_url(self) -> Path:
+        """Where the live page is, while it is served."""
+        return self.directory / "dashboard.url"
+
+    @property
     def zookeeper(self) -> Path:
         """ZooKeeper's data."""
         return self.directory / "zookeeper"

@@ -57,6 +57,7 @@ class FleetState:
         require_signed: Whether the api refuses unsigned jobs.
         users: Whether the api asks callers for tokens: "open" or "required".
         certificates: Directory of `shoal certs` whose certificates all have; empty: plain text.
+        dashboard: The process of the live page, as last started; None: there is to be none.
         hosts: Loopback address of each host.
         replicas: By id.
     """
@@ -69,6 +70,7 @@ class FleetState:
     require_signed: bool = False
     users: str = "open"
     certificates: str = ""
+    dashboard: Identity | None = None
     hosts: dict[str, str] = field(default_factory=dict)
     replicas: dict[str, ReplicaState] = field(default_factory=dict)
 
@@ -139,7 +141,9 @@ def _parse(text: str) -> FleetState:
     if document.pop("format", None) != FORMAT:
         raise ValueError("it is of another version of Shoal")
     replicas = {key: _replica(value) for key, value in document.pop("replicas").items()}
-    return FleetState(**document, replicas=replicas)
+    page = document.pop("dashboard", None)
+    dashboard = Identity(**page) if page else None
+    return FleetState(**document, dashboard=dashboard, replicas=replicas)
 
 
 def _replica(document: dict[str, Any]) -> ReplicaState:

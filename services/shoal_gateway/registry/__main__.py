@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from shoal.aio.leadership import Leadership
-from shoal_gateway import following, runtime, tunables
+from shoal_gateway import following, runtime, telemetry, tunables
 from shoal_gateway.registry import fences
+from shoal_gateway.registry.counted import Counted
 from shoal_gateway.registry.logic import Registry
 from shoal_gateway.registry.members import Members
 from shoal_gateway.registry.members_servicer import MembersServicer
@@ -28,7 +29,8 @@ EXAMPLES = """
 async def serve(options: runtime.Common, store: Store) -> None:
     """Serves until told to stop, then drains."""
     members = Members(store)
-    servicer = RegistryServicer(Registry(store, quotas=lambda: members.quotas))
+    registry = Registry(store, quotas=lambda: members.quotas)
+    servicer = RegistryServicer(registry)
     server = runtime.Server("registry", options, leaving=servicer.leave, limit=following.UNLIMITED)
 
     def tune(wanted: tunables.Registry) -> None:
@@ -36,6 +38,13 @@ async def serve(options: runtime.Common, store: Store) -> None:
         servicer.sweep_every = wanted.sweep_every
         members.quotas = Quotas(**wanted.quotas.model_dump())
 
+    telemetry.here().gauge(
+        "shoal.jobs",
+        "{job}",
+        "Jobs in the store, by state; every replica says the same",
+        ("shoal.state",),
+        Counted(registry.counts),
+    )
     registry_pb2_grpc.add_RegistryServicer_to_server(servicer, server)
     accounts_pb2_grpc.add_AccountsServicer_to_server(MembersServicer(members, servicer), server)
     background: list[asyncio.Task[None]] = []
@@ -79,15 +88,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parsed = parser.parse_args(arguments)
     options = runtime.common_options(parsed)
-    runtime.configure_logging(options.log_level)
-    try:
-        store = Store(parsed.store, wait=parsed.store_wait)
-    except StoreError as error:
-        parser.exit(1, f"{parser.prog}: {error}\n")
-    try:
-        asyncio.run(serve(options, store))
-    finally:
-        store.close()
+    with runtime.observed("registry", options) as options:
+        try:
+            store = Store(parsed.store, wait=parsed.store_wait)
+        except StoreError as error:
+            parser.exit(1, f"{parser.prog}: {error}\n")
+        try:
+            asyncio.run(serve(options, store))
+        finally:
+            store.close()
     return 0
 
 

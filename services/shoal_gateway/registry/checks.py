@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from google.protobuf import duration_pb2
 
+from shoal_gateway import traceparents
 from shoal_gateway import validation as check
 from shoal_gateway.errors import InvalidError
 from shoal_gateway.registry.claims import Holding, Report, Start
@@ -78,7 +79,8 @@ def creation(request: registry_pb2.CreateJobRequest) -> Creation:
     fingerprint = check.optional(request.fingerprint, "fingerprint", limit=check.MAX_NAME)
     signed_by = check.optional(request.signed_by, "signed_by", limit=MAX_SIGNER)
     account = user_name(request.account, "account") if request.account else ""
-    return Creation(owner, key, spec(request), fingerprint, signed_by, account)
+    trace = traceparents.valid(request.trace_context)
+    return Creation(owner, key, spec(request), fingerprint, signed_by, account, trace)
 
 
 def user_name(value: str, field: str) -> str:

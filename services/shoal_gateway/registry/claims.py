@@ -70,7 +70,7 @@ def lease(
 ) -> list[registry_pb2.Offer]:
     """Moves up to ``limit`` of the jobs that are ``waiting`` to a scheduler, oldest first."""
     chosen = connection.execute(
-        sa.select(jobs.c.id, jobs.c.spec)
+        sa.select(jobs.c.id, jobs.c.spec, jobs.c.trace_context)
         .where(waiting, sa.or_(jobs.c.deadline.is_(None), jobs.c.deadline > store_now()))
         .order_by(jobs.c.queued_seq)
         .limit(limit)
@@ -104,6 +104,7 @@ def lease(
             attempt=leased[row.id].attempt + 1,
             fence=leased[row.id].fence,
             spec=job_pb2.JobSpec.FromString(row.spec),
+            trace_context=row.trace_context or "",
         )
         for row in chosen
         if row.id in leased

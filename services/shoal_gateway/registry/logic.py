@@ -73,6 +73,7 @@ class Registry:
         fingerprint: str = "",
         signed_by: str = "",
         account: str = "",
+        trace_context: str = "",
     ) -> tuple[job_pb2.Job, bool]:
         """Writes a job down and queues it; the job, and whether it is new.
 
@@ -81,7 +82,7 @@ class Registry:
             QuotaError: a quota of the account is used up.
             InvalidError: there is no such account.
         """
-        creation = Creation(owner, key, spec, fingerprint, signed_by, account)
+        creation = Creation(owner, key, spec, fingerprint, signed_by, account, trace_context)
         try:
             with self._store.write() as connection:
                 known = submission.same_request(connection, creation)

@@ -117,6 +117,7 @@ def _job(row: sa.Row[Any]) -> job_pb2.Job:
         spec=job_pb2.JobSpec.FromString(row.spec),
         signed_by=row.signed_by or "",
         account=row.account or "",
+        trace_context=row.trace_context or "",
         lease_until=timestamp(row.lease_until),
         exit_code=row.exit_code,
         submitted_at=timestamp(row.submitted_at),

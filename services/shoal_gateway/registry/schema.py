@@ -111,6 +111,8 @@ jobs = Table(
     # The user whose job it is. Nothing: nobody's; `owner` is what was claimed. No foreign key: a
     # user that is removed some day leaves jobs behind.
     Column("account", String(64)),
+    # W3C's traceparent of its submit. Nothing: it is in no trace.
+    Column("trace_context", String(64)),
     UniqueConstraint("owner", "idempotency_key", name="jobs_key"),
     CheckConstraint(f"state IN ({_STATES})", name="jobs_state"),
     CheckConstraint("attempt <= attempt_limit", name="jobs_attempts"),

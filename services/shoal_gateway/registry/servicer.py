@@ -140,6 +140,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
             asked.fingerprint,
             asked.signed_by,
             asked.account,
+            asked.trace_context,
         )
         return registry_pb2.CreateJobResponse(job=job, created=created)
 

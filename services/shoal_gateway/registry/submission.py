@@ -31,6 +31,8 @@ class Creation:
     signed_by: str = ""
     # The user whose job it is to be; empty: nobody's.
     account: str = ""
+    # W3C's traceparent of its submit; empty: it is in no trace.
+    trace_context: str = ""
 
     @property
     def stands_for(self) -> str:
@@ -152,6 +154,7 @@ def insert(connection: sa.Connection, creations: Sequence[tuple[str, Creation]])
                 "queued_seq": seq + 1,
                 "signed_by": creation.signed_by or None,
                 "account": creation.account or None,
+                "trace_context": creation.trace_context or None,
             }
         )
         entries.append((seq, job_id, job_pb2.STATE_SUBMITTED, _told(creation)))

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import cast
 
-from shoal_gateway import following, runtime, tunables
+from shoal_gateway import following, runtime, telemetry, tunables
 from shoal_gateway.contracts import CALLS
 from shoal_gateway.scheduler.logic import Dispatcher
 from shoal_gateway.scheduler.ports import FleetManagers, RegistryQueue
@@ -51,6 +51,7 @@ async def serve(options: runtime.Common, poll: float, lease: float) -> None:
 
         told = tunables.Scheduler(lease=lease, poll=poll)
         following.follow(directory, "scheduler", told, tune)
+        _observe(dispatcher)
         server = runtime.Server("scheduler", options, leaving=dispatcher.stop)
         scheduler_pb2_grpc.add_SchedulerServicer_to_server(SchedulerServicer(dispatcher), server)
         async with asyncio.TaskGroup() as group:
@@ -59,6 +60,30 @@ async def serve(options: runtime.Common, poll: float, lease: float) -> None:
                 await server.run(directory, bind=options.bind, advertise=options.advertise)
             finally:
                 dispatcher.stop()
+
+
+def _observe(dispatcher: Dispatcher) -> None:
+    tally = dispatcher.tally
+    telemetry.here().gauge(
+        "shoal.scheduler.offers",
+        "{offer}",
+        "Jobs that were leased, started by a manager, given back, or taken by another meanwhile",
+        ("shoal.outcome",),
+        lambda: [
+            (("leased",), tally.leased),
+            (("started",), tally.started),
+            (("released",), tally.released),
+            (("taken",), tally.taken),
+        ],
+        grows=True,
+    )
+    telemetry.here().gauge(
+        "shoal.scheduler.on_offer",
+        "{job}",
+        "Jobs that this scheduler holds and has found no manager for yet",
+        (),
+        lambda: [((), tally.on_offer)],
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,8 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parsed = parser.parse_args(arguments)
     options = runtime.common_options(parsed)
-    runtime.configure_logging(options.log_level)
-    asyncio.run(serve(options, parsed.poll, parsed.lease))
+    with runtime.observed("scheduler", options) as options:
+        asyncio.run(serve(options, parsed.poll, parsed.lease))
     return 0
 
 

@@ -12,6 +12,7 @@ import grpc
 from shoal.aio import Channel, Directory
 from shoal.channel import replica_of, where
 from shoal.retry import Retry
+from shoal_gateway import jobtraces
 from shoal_gateway.contracts import CALLS
 from shoal_gateway.convert import duration
 from shoal_gateway.scheduler.logic import NobodyTookError, Offer, QueueAwayError
@@ -104,18 +105,24 @@ class FleetManagers:
     ) -> Sequence[appmanager_pb2.StartResponse.Item]:
         """Offers jobs to one manager; a full one refuses, and the SDK asks another."""
         stub, policy = self._stub(flavor)
-        call = stub.Start(
-            appmanager_pb2.StartRequest(offers=offers), timeout=self._lease * START_SHARE
-        )
+        traced = _Traced(flavor, offers)
+        # One job's call is in its trace; that of several would be in the first one's.
+        with jobtraces.within(traced.spans[0] if len(offers) == 1 else jobtraces.NONE):
+            call = stub.Start(
+                appmanager_pb2.StartRequest(offers=traced.offers),
+                timeout=self._lease * START_SHARE,
+            )
         try:
             answer = await call
         except grpc.RpcError as error:
+            traced.failed(_said(error))
             raise NobodyTookError(
                 f"no manager of flavor {flavor} took it: {_said(error)}",
                 # What a manager answers that is asked for more than it has room for.
                 full=error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED,
             ) from error
         replica = replica_of(call)
+        traced.answered(replica.id if replica is not None else "", answer.items)
         if replica is not None:
             turned_away = any(
                 item.verdict != appmanager_pb2.StartResponse.VERDICT_STARTED
@@ -147,6 +154,54 @@ class FleetManagers:
 
     def _retry(self) -> Retry:
         return Retry(attempts=3, attempt_timeout=self._lease * ATTEMPT_SHARE)
+
+
+class _Traced:
+    """Offers, each with a span in the trace of its job.
+
+    Args:
+        flavor: Of the managers.
+        offers: As they were leased.
+    """
+
+    def __init__(self, flavor: str, offers: Sequence[Offer]) -> None:
+        self._flavor = flavor
+        self.spans = [jobtraces.begin(offer.trace_context) for offer in offers]
+        self.offers = [
+            _under(offer, span.own) for offer, span in zip(offers, self.spans, strict=True)
+        ]
+
+    def answered(self, replica: str, items: Sequence[appmanager_pb2.StartResponse.Item]) -> None:
+        """A manager gave its verdicts."""
+        verdicts = {item.job_id: item for item in items}
+        for offer, span in zip(self.offers, self.spans, strict=True):
+            item = verdicts.get(offer.job_id)
+            verdict = appmanager_pb2.StartResponse.Verdict.Name(item.verdict) if item else ""
+            self._end(offer, span, replica=replica, verdict=verdict.removeprefix("VERDICT_"))
+
+    def failed(self, why: str) -> None:
+        """None did."""
+        for offer, span in zip(self.offers, self.spans, strict=True):
+            self._end(offer, span, error=why)
+
+    def _end(self, offer: Offer, span: jobtraces.JobSpan, **facts: str) -> None:
+        jobtraces.end(
+            "shoal.job.offer",
+            span,
+            job=offer.job_id,
+            attempt=offer.attempt,
+            flavor=self._flavor,
+            **facts,
+        )
+
+
+def _under(offer: Offer, traceparent: str) -> Offer:
+    if traceparent == offer.trace_context:
+        return offer
+    made = Offer()
+    made.CopyFrom(offer)
+    made.trace_context = traceparent
+    return made
 
 
 def _said(error: grpc.RpcError) -> str:

@@ -18,7 +18,7 @@ from shoal_protos.gateway.model.v1 import job_pb2
 from tests.services.registry.conftest import Hands
 
 VERSION = sa.table("alembic_version", sa.column("version_num"))
-LATEST = "0006"
+LATEST = "0007"
 
 
 @pytest.fixture
@@ -107,12 +107,13 @@ def test_a_store_from_before_migrations_is_adopted_with_what_is_in_it(store_url,
         connection.execute(sa.text("DROP INDEX jobs_account"))
         connection.execute(sa.text("DROP INDEX jobs_in_flight"))
         connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN account"))
+        connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN trace_context"))
         connection.execute(sa.text("DROP TABLE tokens"))
         connection.execute(sa.text("DROP TABLE users"))
         connection.execute(
             sa.text(
                 "DELETE FROM counters WHERE name IN"
-                " ('oldest@0003', 'oldest@0004', 'oldest@0005', 'oldest@0006')"
+                " ('oldest@0003', 'oldest@0004', 'oldest@0005', 'oldest@0006', 'oldest@0007')"
             )
         )
     made = Store(store_url)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshoal_protos/v1/replica.proto\x12\x08shoal.v1\"!\n\x0cHelloRequest\x12\x11\n\tcaller_id\x18\x01 \x01(\t\"5\n\rHelloResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"$\n\x0fReleasedRequest\x12\x11\n\tcaller_id\x18\x01 \x01(\t\"\x12\n\x10ReleasedResponse2\x90\x01\n\x07Replica\x12=\n\x05Hello\x12\x16.shoal.v1.HelloRequest\x1a\x17.shoal.v1.HelloResponse\"\x03\x90\x02\x02\x12\x46\n\x08Released\x12\x19.shoal.v1.ReleasedRequest\x1a\x1a.shoal.v1.ReleasedResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshoal_protos/v1/replica.proto\x12\x08shoal.v1\"!\n\x0cHelloRequest\x12\x11\n\tcaller_id\x18\x01 \x01(\t\"5\n\rHelloResponse\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"$\n\x0fReleasedRequest\x12\x11\n\tcaller_id\x18\x01 \x01(\t\"\x12\n\x10ReleasedResponse\"\x10\n\x0e\x43\x61lleesRequest\"4\n\x0f\x43\x61lleesResponse\x12!\n\x07\x63\x61llees\x18\x01 \x03(\x0b\x32\x10.shoal.v1.Callee\"\xc7\x01\n\x06\x43\x61llee\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x12\n\nreplica_id\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x04 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x05 \x01(\x04\x12\x11\n\tin_flight\x18\x06 \x01(\r\x12\x1c\n\x0flatency_seconds\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07\x65jected\x18\x08 \x01(\x08\x12\x11\n\treachable\x18\t \x01(\x08\x42\x12\n\x10_latency_seconds2\xd5\x01\n\x07Replica\x12=\n\x05Hello\x12\x16.shoal.v1.HelloRequest\x1a\x17.shoal.v1.HelloResponse\"\x03\x90\x02\x02\x12\x46\n\x08Released\x12\x19.shoal.v1.ReleasedRequest\x1a\x1a.shoal.v1.ReleasedResponse\"\x03\x90\x02\x02\x12\x43\n\x07\x43\x61llees\x12\x18.shoal.v1.CalleesRequest\x1a\x19.shoal.v1.CalleesResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLICA'].methods_by_name['Hello']._serialized_options = b'\220\002\002'
   _globals['_REPLICA'].methods_by_name['Released']._loaded_options = None
   _globals['_REPLICA'].methods_by_name['Released']._serialized_options = b'\220\002\002'
+  _globals['_REPLICA'].methods_by_name['Callees']._loaded_options = None
+  _globals['_REPLICA'].methods_by_name['Callees']._serialized_options = b'\220\002\001'
   _globals['_HELLOREQUEST']._serialized_start=43
   _globals['_HELLOREQUEST']._serialized_end=76
   _globals['_HELLORESPONSE']._serialized_start=78
@@ -43,6 +45,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELEASEDREQUEST']._serialized_end=169
   _globals['_RELEASEDRESPONSE']._serialized_start=171
   _globals['_RELEASEDRESPONSE']._serialized_end=189
-  _globals['_REPLICA']._serialized_start=192
-  _globals['_REPLICA']._serialized_end=336
+  _globals['_CALLEESREQUEST']._serialized_start=191
+  _globals['_CALLEESREQUEST']._serialized_end=207
+  _globals['_CALLEESRESPONSE']._serialized_start=209
+  _globals['_CALLEESRESPONSE']._serialized_end=261
+  _globals['_CALLEE']._serialized_start=264
+  _globals['_CALLEE']._serialized_end=463
+  _globals['_REPLICA']._serialized_start=466
+  _globals['_REPLICA']._serialized_end=679
 # @@protoc_insertion_point(module_scope)

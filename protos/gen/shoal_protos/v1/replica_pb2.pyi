@@ -4,7 +4,9 @@ isort:skip_file
 What a replica and its callers say to each other besides the service's own calls."""
 
 import builtins
+import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.internal.containers
 import google.protobuf.message
 import typing
 
@@ -75,3 +77,80 @@ class ReleasedResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 global___ReleasedResponse = ReleasedResponse
+
+@typing.final
+class CalleesRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___CalleesRequest = CalleesRequest
+
+@typing.final
+class CalleesResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CALLEES_FIELD_NUMBER: builtins.int
+    @property
+    def callees(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Callee]:
+        """One for each service, id and target, over all channels of the process; sorted."""
+
+    def __init__(
+        self,
+        *,
+        callees: collections.abc.Iterable[global___Callee] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["callees", b"callees"]) -> None: ...
+
+global___CalleesResponse = CalleesResponse
+
+@typing.final
+class Callee(google.protobuf.message.Message):
+    """A replica as this process has found it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: builtins.int
+    REPLICA_ID_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    CALLS_FIELD_NUMBER: builtins.int
+    FAILURES_FIELD_NUMBER: builtins.int
+    IN_FLIGHT_FIELD_NUMBER: builtins.int
+    LATENCY_SECONDS_FIELD_NUMBER: builtins.int
+    EJECTED_FIELD_NUMBER: builtins.int
+    REACHABLE_FIELD_NUMBER: builtins.int
+    service: builtins.str
+    replica_id: builtins.str
+    target: builtins.str
+    """host:port, for the same id on another port has started anew."""
+    calls: builtins.int
+    """Attempts that have ended since the process knows of it; begins anew when it has forgotten it."""
+    failures: builtins.int
+    """Those of them that speak against it."""
+    in_flight: builtins.int
+    latency_seconds: builtins.float
+    """The policy's estimate of its latency; unset where it has none."""
+    ejected: builtins.bool
+    """It gets no calls for now, for its failures."""
+    reachable: builtins.bool
+    """False while the connection is known to be broken."""
+    def __init__(
+        self,
+        *,
+        service: builtins.str = ...,
+        replica_id: builtins.str = ...,
+        target: builtins.str = ...,
+        calls: builtins.int = ...,
+        failures: builtins.int = ...,
+        in_flight: builtins.int = ...,
+        latency_seconds: builtins.float | None = ...,
+        ejected: builtins.bool = ...,
+        reachable: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_latency_seconds", b"_latency_seconds", "latency_seconds", b"latency_seconds"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_latency_seconds", b"_latency_seconds", "calls", b"calls", "ejected", b"ejected", "failures", b"failures", "in_flight", b"in_flight", "latency_seconds", b"latency_seconds", "reachable", b"reachable", "replica_id", b"replica_id", "service", b"service", "target", b"target"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_latency_seconds", b"_latency_seconds"]) -> typing.Literal["latency_seconds"] | None: ...
+
+global___Callee = Callee

@@ -46,6 +46,11 @@ class ReplicaStub(object):
                 request_serializer=shoal__protos_dot_v1_dot_replica__pb2.ReleasedRequest.SerializeToString,
                 response_deserializer=shoal__protos_dot_v1_dot_replica__pb2.ReleasedResponse.FromString,
                 _registered_method=True)
+        self.Callees = channel.unary_unary(
+                '/shoal.v1.Replica/Callees',
+                request_serializer=shoal__protos_dot_v1_dot_replica__pb2.CalleesRequest.SerializeToString,
+                response_deserializer=shoal__protos_dot_v1_dot_replica__pb2.CalleesResponse.FromString,
+                _registered_method=True)
 
 
 class ReplicaServicer(object):
@@ -67,6 +72,14 @@ class ReplicaServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Callees(self, request, context):
+        """"Whom do you call, and how do you find them?" For those who watch a fleet: who is ejected, and
+        how fast somebody is, only callers know. Read from memory; calls wait for nothing of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReplicaServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +92,11 @@ def add_ReplicaServicer_to_server(servicer, server):
                     servicer.Released,
                     request_deserializer=shoal__protos_dot_v1_dot_replica__pb2.ReleasedRequest.FromString,
                     response_serializer=shoal__protos_dot_v1_dot_replica__pb2.ReleasedResponse.SerializeToString,
+            ),
+            'Callees': grpc.unary_unary_rpc_method_handler(
+                    servicer.Callees,
+                    request_deserializer=shoal__protos_dot_v1_dot_replica__pb2.CalleesRequest.FromString,
+                    response_serializer=shoal__protos_dot_v1_dot_replica__pb2.CalleesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -137,6 +155,33 @@ class Replica(object):
             '/shoal.v1.Replica/Released',
             shoal__protos_dot_v1_dot_replica__pb2.ReleasedRequest.SerializeToString,
             shoal__protos_dot_v1_dot_replica__pb2.ReleasedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Callees(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shoal.v1.Replica/Callees',
+            shoal__protos_dot_v1_dot_replica__pb2.CalleesRequest.SerializeToString,
+            shoal__protos_dot_v1_dot_replica__pb2.CalleesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,14 @@ class ReplicaStub:
     ]
     """"I have dropped you from my picks and my last call here has ended." """
 
+    Callees: grpc.UnaryUnaryMultiCallable[
+        shoal_protos.v1.replica_pb2.CalleesRequest,
+        shoal_protos.v1.replica_pb2.CalleesResponse,
+    ]
+    """"Whom do you call, and how do you find them?" For those who watch a fleet: who is ejected, and
+    how fast somebody is, only callers know. Read from memory; calls wait for nothing of it.
+    """
+
 class ReplicaAsyncStub:
     """Every shoal.Server serves this. It lets a replica that drains know when the last caller has
     moved away, so that a rolling restart loses no call even with retries off.
@@ -51,6 +59,14 @@ class ReplicaAsyncStub:
         shoal_protos.v1.replica_pb2.ReleasedResponse,
     ]
     """"I have dropped you from my picks and my last call here has ended." """
+
+    Callees: grpc.aio.UnaryUnaryMultiCallable[
+        shoal_protos.v1.replica_pb2.CalleesRequest,
+        shoal_protos.v1.replica_pb2.CalleesResponse,
+    ]
+    """"Whom do you call, and how do you find them?" For those who watch a fleet: who is ejected, and
+    how fast somebody is, only callers know. Read from memory; calls wait for nothing of it.
+    """
 
 class ReplicaServicer(metaclass=abc.ABCMeta):
     """Every shoal.Server serves this. It lets a replica that drains know when the last caller has
@@ -72,5 +88,15 @@ class ReplicaServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[shoal_protos.v1.replica_pb2.ReleasedResponse, collections.abc.Awaitable[shoal_protos.v1.replica_pb2.ReleasedResponse]]:
         """"I have dropped you from my picks and my last call here has ended." """
+
+    @abc.abstractmethod
+    def Callees(
+        self,
+        request: shoal_protos.v1.replica_pb2.CalleesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[shoal_protos.v1.replica_pb2.CalleesResponse, collections.abc.Awaitable[shoal_protos.v1.replica_pb2.CalleesResponse]]:
+        """"Whom do you call, and how do you find them?" For those who watch a fleet: who is ejected, and
+        how fast somebody is, only callers know. Read from memory; calls wait for nothing of it.
+        """
 
 def add_ReplicaServicer_to_server(servicer: ReplicaServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -377,6 +377,7 @@ class Job(google.protobuf.message.Message):
     ENDED_AT_FIELD_NUMBER: builtins.int
     SIGNED_BY_FIELD_NUMBER: builtins.int
     ACCOUNT_FIELD_NUMBER: builtins.int
+    TRACE_CONTEXT_FIELD_NUMBER: builtins.int
     id: builtins.str
     owner: builtins.str
     idempotency_key: builtins.str
@@ -403,6 +404,8 @@ class Job(google.protobuf.message.Message):
     """The user whose token submitted it, whose job it is. Empty: nobody's, for nobody had to say who
     they are; then `owner` is what was claimed.
     """
+    trace_context: builtins.str
+    """W3C's ``traceparent`` of its submit: what its trace is found by. Empty: it is in none."""
     @property
     def spec(self) -> global___JobSpec: ...
     @property
@@ -444,9 +447,10 @@ class Job(google.protobuf.message.Message):
         ended_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         signed_by: builtins.str = ...,
         account: builtins.str = ...,
+        trace_context: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "ended_at", b"ended_at", "exit_code", b"exit_code", "lease_until", b"lease_until", "manifest", b"manifest", "spec", b"spec", "started_at", b"started_at", "submitted_at", b"submitted_at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "account", b"account", "attempt", b"attempt", "attempts", b"attempts", "cancelling", b"cancelling", "ended_at", b"ended_at", "exit_code", b"exit_code", "failures", b"failures", "fence", b"fence", "id", b"id", "idempotency_key", b"idempotency_key", "lease_owner", b"lease_owner", "lease_until", b"lease_until", "manifest", b"manifest", "owner", b"owner", "reason", b"reason", "signed_by", b"signed_by", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "toxic_losses", b"toxic_losses", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "account", b"account", "attempt", b"attempt", "attempts", b"attempts", "cancelling", b"cancelling", "ended_at", b"ended_at", "exit_code", b"exit_code", "failures", b"failures", "fence", b"fence", "id", b"id", "idempotency_key", b"idempotency_key", "lease_owner", b"lease_owner", "lease_until", b"lease_until", "manifest", b"manifest", "owner", b"owner", "reason", b"reason", "signed_by", b"signed_by", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "toxic_losses", b"toxic_losses", "trace_context", b"trace_context", "version", b"version"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Job = Job

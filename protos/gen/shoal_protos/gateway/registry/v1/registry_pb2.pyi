@@ -31,6 +31,7 @@ class CreateJobRequest(google.protobuf.message.Message):
     FINGERPRINT_FIELD_NUMBER: builtins.int
     SIGNED_BY_FIELD_NUMBER: builtins.int
     ACCOUNT_FIELD_NUMBER: builtins.int
+    TRACE_CONTEXT_FIELD_NUMBER: builtins.int
     owner: builtins.str
     """Required, at most 128 characters."""
     idempotency_key: builtins.str
@@ -46,6 +47,10 @@ class CreateJobRequest(google.protobuf.message.Message):
     """The user whose job it is, as the api has made sure. Empty: nobody's. Counted against the user's
     quotas: RESOURCE_EXHAUSTED beyond them.
     """
+    trace_context: builtins.str
+    """The submit's span as W3C's ``traceparent``, for all that is done about the job. Empty: none; one
+    that can't be read counts as none.
+    """
     @property
     def spec(self) -> shoal_protos.gateway.model.v1.job_pb2.JobSpec: ...
     def __init__(
@@ -57,9 +62,10 @@ class CreateJobRequest(google.protobuf.message.Message):
         fingerprint: builtins.str = ...,
         signed_by: builtins.str = ...,
         account: builtins.str = ...,
+        trace_context: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["account", b"account", "fingerprint", b"fingerprint", "idempotency_key", b"idempotency_key", "owner", b"owner", "signed_by", b"signed_by", "spec", b"spec"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["account", b"account", "fingerprint", b"fingerprint", "idempotency_key", b"idempotency_key", "owner", b"owner", "signed_by", b"signed_by", "spec", b"spec", "trace_context", b"trace_context"]) -> None: ...
 
 global___CreateJobRequest = CreateJobRequest
 
@@ -368,10 +374,13 @@ class Offer(google.protobuf.message.Message):
     ATTEMPT_FIELD_NUMBER: builtins.int
     FENCE_FIELD_NUMBER: builtins.int
     SPEC_FIELD_NUMBER: builtins.int
+    TRACE_CONTEXT_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     attempt: builtins.int
     """The number that this start will have."""
     fence: builtins.int
+    trace_context: builtins.str
+    """W3C's ``traceparent`` of the job's submit, or of what a scheduler does about it; empty: none."""
     @property
     def spec(self) -> shoal_protos.gateway.model.v1.job_pb2.JobSpec: ...
     def __init__(
@@ -381,9 +390,10 @@ class Offer(google.protobuf.message.Message):
         attempt: builtins.int = ...,
         fence: builtins.int = ...,
         spec: shoal_protos.gateway.model.v1.job_pb2.JobSpec | None = ...,
+        trace_context: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "fence", b"fence", "job_id", b"job_id", "spec", b"spec"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "fence", b"fence", "job_id", b"job_id", "spec", b"spec", "trace_context", b"trace_context"]) -> None: ...
 
 global___Offer = Offer
 

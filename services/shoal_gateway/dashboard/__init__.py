@@ -1,0 +1,1 @@
+"""``shoal dashboard``: a live page of a fleet. A caller, as the command line is one."""
