@@ -112,7 +112,9 @@ async def draw_swarm() -> None:
     """300 replicas, some of them not well."""
     async with (
         swarms.Swarm(300) as swarm,
-        pages.served(swarm.directory, swarms.SERVICES, jobs=False) as page,
+        pages.served(
+            swarm.directory, swarms.SERVICES, jobs=False, title="made for this picture"
+        ) as page,
     ):
         await asyncio.sleep(SETTLE)
         for name in ("registry-50", "appmanager-11"):

@@ -172,17 +172,17 @@ async def test_calls_between_replicas_are_seen(fleet, directory):
 
 async def test_configuration_with_its_history(fleet, directory):
     with Config(directory, "scheduler", Anything) as config:
-        first = config.set({"poll": 0.4}, why="a test", who="tester")
-        config.rollback(first, why="again", who="tester")
+        config.set({"poll": 0.4}, why="a test", who="tester")
+        config.set({"poll": 0.5}, why="again", who="tester")
     async with served(directory, documents=Documents(directory)) as page:
         found = {each["name"]: each for each in (await page.get("api/config")).json()}
-        assert set(found) == {"api", "registry", "scheduler", "appmanager"}
-        scheduler = found["scheduler"]
-        assert scheduler["document"] == {"poll": 0.4}
-        assert scheduler["defaults"]["max_batch"] == 256
-        latest, before = scheduler["versions"][:2]
-        assert (latest["restores"], latest["changes"]) == (first, [])
-        assert (before["why"], before["who"]) == ("a test", "tester")
+    assert set(found) == {"api", "registry", "scheduler", "appmanager"}
+    scheduler = found["scheduler"]
+    assert scheduler["document"] == {"poll": 0.5}
+    assert scheduler["defaults"]["max_batch"] == 256
+    latest, before = scheduler["versions"][:2]
+    assert latest["changes"] == [["poll", 0.4, 0.5]]
+    assert (before["why"], before["who"]) == ("a test", "tester")
 
 
 def test_the_command_serves_until_ctrl_c(fleet):

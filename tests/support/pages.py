@@ -54,12 +54,20 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def served(
-    directory, services=("api",), *, token=None, actor=None, documents=None, hosts=None, jobs=True
+    directory,
+    services=("api",),
+    *,
+    token=None,
+    actor=None,
+    documents=None,
+    hosts=None,
+    jobs=True,
+    title="a test's",
 ):
     """Serves the page of a directory's services."""
     watcher = Watcher(directory, hosts=hosts)
     gateway = Gateway(directory, token)
-    pages = Pages(watcher, gateway, documents, actor, title="a test's")
+    pages = Pages(watcher, gateway, documents, actor, title=title)
     listening = serving.bound("127.0.0.1", 0)
     server = serving.Server(
         uvicorn.Config(

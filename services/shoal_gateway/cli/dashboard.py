@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shoal_gateway.cli import codes
 from shoal_gateway.cli.context import err, out
 from shoal_gateway.cli.root import app, where
 from shoal_gateway.fleet.page import MISSING
@@ -45,12 +45,14 @@ def dashboard(
 
     shoal dashboard --allow-actions
     """
-    try:
-        from shoal_gateway.dashboard import serving
-    except ModuleNotFoundError as error:
-        if error.name is not None and error.name.partition(".")[0].startswith("shoal"):
-            raise
-        raise ValueError(MISSING.format(name=error.name)) from error
+    from shoal_gateway.fleet import page
+
+    if absent := page.missing():
+        err.print(f"shoal: {page.MISSING.format(name=absent)}", style="red", markup=False)
+        raise typer.Exit(codes.USAGE)
+    import asyncio
+
+    from shoal_gateway.dashboard import serving
     from shoal_gateway.dashboard.guard import is_loopback
 
     meant = where()

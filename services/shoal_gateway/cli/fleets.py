@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shoal_gateway.cli import completing
 from shoal_gateway.cli.context import err, out, print_json
 from shoal_gateway.cli.root import Json, Store, Users, app, progress, where
-from shoal_gateway.fleet import Fleet, FleetError, page, processes
+
+if TYPE_CHECKING:
+    from shoal_gateway.fleet import Fleet
 
 
 @app.command()
@@ -68,6 +70,7 @@ def up(
                 fleet.down()
             raise
     token = fleet.layout.token if users is Users.REQUIRED else None
+    url = _show(fleet) if dashboard else None
     if json_:
         print_json(
             {
@@ -76,26 +79,30 @@ def up(
                 "hosts": state.hosts,
                 "replicas": list(state.replicas),
                 "token_file": str(token) if token is not None else None,
+                "dashboard": url,
             }
         )
         return
     out.print(f"{len(state.replicas)} replicas on {hosts} hosts; ZooKeeper at {state.zookeeper}")
     if token is not None:
         out.print(f"Callers need a token; yours is in {token}, as administrator.")
-    if dashboard:
-        _show(where().local())
+    if url is not None:
+        out.print(f"Dashboard: {url}", highlight=False)
     out.print("See them with `shoal ps`, end them with `shoal down`.", style="dim")
 
 
-def _show(fleet: Fleet) -> None:
-    """Serves the page; a fleet without one is a fleet all the same."""
+def _show(fleet: Fleet) -> str | None:
+    """Serves the page; its URL. A fleet without one is a fleet all the same."""
+    from shoal_gateway.fleet import FleetError, page
+
     if absent := page.missing():
-        out.print(f"No dashboard: {page.MISSING.format(name=absent)}.", style="dim")
-        return
+        err.print(f"No dashboard: {page.MISSING.format(name=absent)}.", style="dim", markup=False)
+        return None
     try:
-        out.print(f"Dashboard: {fleet.start_dashboard()}", highlight=False)
+        return fleet.start_dashboard()
     except FleetError as error:
         err.print(f"shoal: {error}", style="yellow", markup=False)
+        return None
 
 
 @app.command()
@@ -144,17 +151,22 @@ def start(
 
     Examples:  shoal start registry-2    shoal start host-3    shoal start
     """
+    from shoal_gateway.fleet import processes
+
     with progress() as tell:
         fleet = where().local(tell)
         started = fleet.start(name)
+    shown = fleet.state.dashboard
+    url = None
+    if name is None and shown is not None and not processes.alive(shown):
+        url = _show(fleet)
     if json_:
         print_json({"started": started})
         return
     for each in started:
         out.print(f"started {each}")
-    shown = fleet.state.dashboard
-    if name is None and shown is not None and not processes.alive(shown):
-        _show(fleet)
+    if url is not None:
+        out.print(f"Dashboard: {url}", highlight=False)
 
 
 @app.command()

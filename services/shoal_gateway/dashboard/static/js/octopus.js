@@ -159,8 +159,13 @@ function Edges({ picture, edges }) {
   // Labels that would lie on one another stand below one another.
   const tags = [];
   for (const each of found.filter(({ total }) => total[0] > 0)) {
-    const hits = ({ label }) => Math.abs(label.x - each.label.x) < 92 && Math.abs(label.y - each.label.y) < 21;
-    for (let tries = 0; tries < 8 && tags.some(hits); tries++) each.label.y -= 22;
+    const lines = each.total[1] > 0 ? 34 : 21;
+    const hits = ({ label, total }) => {
+      const below = label.y - each.label.y;
+      const room = below > 0 ? lines : total[1] > 0 ? 34 : 21;
+      return Math.abs(label.x - each.label.x) < 92 && Math.abs(below) < room;
+    };
+    for (let tries = 0; tries < 8 && tags.some(hits); tries++) each.label.y -= 12;
     tags.push(each);
   }
   return {
