@@ -27,6 +27,8 @@ GATHER = 0.05
 MARKERS = 500
 # Between replicas, so many flows are told one by one; of more, sums only.
 SINGLE_FLOWS = 400
+# Seconds from the start in which the replicas are found that are there.
+ARRIVING = 3.0
 # Seconds between questions to ZooKeeper's servers.
 ZOOKEEPER_EVERY = 2.0
 
@@ -180,9 +182,11 @@ class Watcher:
         if seen == self._sights:
             return
         before, self._sights = self._sights, seen
-        # What was there already when we came has not just arrived.
-        if before and now - self._began > 3.0:
-            self._add(happened(before, seen, self._wall()))
+        found = happened(before, seen, self._wall())
+        if now - self._began < ARRIVING:
+            # What was there already when we came has not just arrived; what breaks has broken.
+            found = [each for each in found if each.kind == "fault"]
+        self._add(found)
         self.hub.publish("fleet", self._fleet())
 
     def _add(self, markers: list[Marker]) -> None:

@@ -78,6 +78,7 @@ async def test_something_else_behind_the_port_is_no_zookeeper():
             for _ in range(2):
                 connection, _ = listening.accept()
                 with connection:
+                    connection.recv(4)
                     connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
         thread = threading.Thread(target=answer)
