@@ -10,7 +10,6 @@ import typer
 from shoal_gateway.cli import codes
 from shoal_gateway.cli.context import err, out
 from shoal_gateway.cli.root import app, where
-from shoal_gateway.fleet.page import MISSING
 
 if TYPE_CHECKING:
     from shoal_gateway.dashboard.web import Actor
