@@ -20,6 +20,7 @@ WITHOUT_JSON = {
     ("down",): SAYS_NOTHING,
     ("demo",): WRITES_A_REPORT,
     ("logs",): "it prints what the job wrote, byte for byte",
+    ("dashboard",): "it is a server",
     ("dns",): "it is a server",
     ("dashboard",): "it is a server",
     ("config", "edit"): "it opens an editor",
@@ -29,6 +30,7 @@ del WITHOUT_JSON["experiment", "check"]
 
 # What is given to commands that need a fleet, where there is none.
 NEEDS_A_FLEET = {
+    ("dashboard",): [],
     ("down",): [],
     ("ps",): [],
     ("top",): [],
