@@ -22,7 +22,6 @@ WITHOUT_JSON = {
     ("logs",): "it prints what the job wrote, byte for byte",
     ("dashboard",): "it is a server",
     ("dns",): "it is a server",
-    ("dashboard",): "it is a server",
     ("config", "edit"): "it opens an editor",
     **{words: WRITES_A_REPORT for words in LEAVES if words[0] == "experiment"},
 }
@@ -44,7 +43,6 @@ NEEDS_A_FLEET = {
     ("cancel",): ["7"],
     ("replay",): ["7"],
     ("outputs",): ["7"],
-    ("dashboard",): [],
     ("dns",): [],
     ("release",): ["1.1"],
     ("upgrade",): ["registry", "--to", "1.1"],
