@@ -219,6 +219,23 @@ def read_again(fleet, service, since) -> bool:
     return log.read_text()[since[service] :].count("was read again") > 0
 
 
+def test_top_and_doctor_speak_to_replicas_with_certificates(secured):
+    def shoal(*arguments):
+        command = [Path(sys.executable).with_name("shoal"), "--fleet", secured.directory]
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    rows = shoal("top", "--once", "-n", "0.2", "--json")["replicas"]
+    assert {row["service"] for row in rows} == set(SERVICES)
+    assert {(row["state"], row["fault"]) for row in rows} == {("UP", None)}
+    found = {each["what"]: each for each in shoal("doctor", "--json")["findings"]}
+    assert found["ZooKeeper's ACLs"]["verdict"] == "ok"
+    assert found["clock"]["found"] == "agrees with ZooKeeper's"
+    certified = [what for what in found if what.startswith("certificate ")]
+    assert len(certified) >= len(SERVICES)
+
+
 def test_everything_is_replaced_while_jobs_run_and_users_call(secured, authority):
     users = [authority.issue(PeerIdentity(name, user=True)) for name in ("alice", "bob")]
 
@@ -272,20 +289,3 @@ def test_everything_is_replaced_while_jobs_run_and_users_call(secured, authority
             lambda: all(now > then + 5 for now, then in zip(load.calls, counted, strict=True))
         )
     assert load.failures == []
-
-
-def test_top_and_doctor_speak_to_replicas_with_certificates(secured):
-    def shoal(*arguments):
-        command = [Path(sys.executable).with_name("shoal"), "--fleet", secured.directory]
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return json.loads(done.stdout)
-
-    rows = shoal("top", "--once", "-n", "0.2", "--json")["replicas"]
-    assert {row["service"] for row in rows} == set(SERVICES)
-    assert {(row["state"], row["fault"]) for row in rows} == {("UP", None)}
-    found = {each["what"]: each for each in shoal("doctor", "--json")["findings"]}
-    assert found["ZooKeeper's ACLs"]["verdict"] == "ok"
-    assert found["clock"]["found"] == "agrees with ZooKeeper's"
-    certified = [what for what in found if what.startswith("certificate ")]
-    assert len(certified) >= len(SERVICES)

@@ -98,6 +98,9 @@ def test_what_is_read_is_what_the_fleet_writes(fleet):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_gets_a_script(shell):
-    done = subprocess.run([SHOAL, "--show-completion", shell], capture_output=True, text=True)
+    # Else it is the shell that this runs in, if any.
+    named = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    command = [SHOAL, "--show-completion", shell]
+    done = subprocess.run(command, capture_output=True, text=True, env=named)
     assert done.returncode == 0
     assert "_SHOAL_COMPLETE" in done.stdout

@@ -78,8 +78,11 @@ async def test_something_else_behind_the_port_is_no_zookeeper():
             for _ in range(2):
                 connection, _ = listening.accept()
                 with connection:
-                    connection.recv(4)
+                    # All of it: what is left unread would reset the connection.
+                    connection.recv(64)
                     connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                    connection.shutdown(socket.SHUT_WR)
+                    connection.recv(64)
 
         thread = threading.Thread(target=answer)
         thread.start()
