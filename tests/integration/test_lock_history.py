@@ -76,6 +76,19 @@ def taken(path):
         return store.execute("SELECT fence, who FROM taken ORDER BY seq").fetchall()
 
 
+def being_written(path):
+    store = sqlite3.connect(path, timeout=0.0, isolation_level=None)
+    try:
+        store.execute("BEGIN IMMEDIATE")
+        store.execute("ROLLBACK")
+    except sqlite3.OperationalError:
+        return True
+    else:
+        return False
+    finally:
+        store.close()
+
+
 def judge(writes, lines, ended=frozenset()):
     """Raises an AssertionError unless the history is one of a lock with fences.
 
@@ -141,10 +154,11 @@ def test_whoever_is_paused_or_loses_its_session_the_history_is_that_of_a_lock(
                 stop(candidate.process.pid)
                 written = len(taken(path))
                 held = candidate.holding
-                if held is not None and taken(path)[-1][0] == held["fence"]:
+                good = held is not None and taken(path)[-1][0] == held["fence"]
+                if good and not being_written(path):
                     stopped = candidate
                 else:
-                    # It had let go by then, or had written nothing yet.
+                    # It had let go by then, or had written nothing yet, or was in the midst of it.
                     candidate.process.send_signal(signal.SIGCONT)
             eventually(
                 lambda fence=held["fence"]: taken(path)[-1][0] > fence, what="a successor's write"
