@@ -7,11 +7,17 @@ import threading
 import pytest
 
 from tests.support.boot import Shell
+from tests.support.vault import Vault
 
 
 @pytest.fixture
 def shell(tmp_path):
     return Shell(tmp_path)
+
+
+@pytest.fixture
+def vault(shell, tmp_path):
+    return Vault(shell, tmp_path)
 
 
 @pytest.fixture
