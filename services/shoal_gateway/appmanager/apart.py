@@ -15,9 +15,12 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from shoal_gateway.appmanager import supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -191,6 +194,16 @@ def own_cache(template: Path, target: Path, uid: int) -> None:
         give(target, uid)
 
 
+# Arguments: where the supervisor's program lies, a uid, and a command to execute as that.
+_BECOME = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from supervisor import confine
+confine(int(sys.argv[2]), 0)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
 def _make_sure(accounts: Accounts, root: Path, python: str) -> None:
     """Tries what a job does first: to become somebody, and to reach its place and its programs."""
     if os.geteuid() != 0:
@@ -207,10 +220,19 @@ def _make_sure(accounts: Accounts, root: Path, python: str) -> None:
     except OSError as error:
         raise ApartError(str(error)) from error
     try:
-        become = [f"--reuid={lent.uid}", f"--regid={lent.uid}", "--clear-groups", "--no-new-privs"]
         # By a program of its own: a fork of a process with grpc in it is no good place to begin.
+        # And by the very steps of a job: setpriv executes with root's rights what it can't reach.
         tried = subprocess.run(
-            ["setpriv", *become, "--", python, "-I", "-S", "-c", probe],
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                "-c",
+                _BECOME,
+                str(Path(supervisor.__file__).parent),
+                str(lent.uid),
+            ]
+            + [python, "-I", "-S", "-c", probe],
             capture_output=True,
             text=True,
             check=False,
@@ -219,7 +241,7 @@ def _make_sure(accounts: Accounts, root: Path, python: str) -> None:
             timeout=60.0,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ApartError(f"it can't be tried with setpriv: {error}") from error
+        raise ApartError(f"it can't be tried: {error}") from error
     finally:
         lent.close()
     if tried.returncode:

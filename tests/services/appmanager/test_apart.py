@@ -375,6 +375,19 @@ def test_where_accounts_cannot_be_given_it_is_said_and_a_named_range_is_refused(
     assert apart.accounts_for("manager", root, sys.executable, 64) is None
 
 
+@needs_root
+def test_an_interpreter_that_only_root_reaches_is_none_for_jobs(host, caplog):
+    # As a Python of pyenv's in /root, to which the links of a virtual environment lead.
+    closed = host.root / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "python").symlink_to(PYTHON)
+    (host.root / "python").symlink_to(closed / "python")
+    root = host.root / "another"
+    assert apart.accounts_for("auto", root, PYTHON, 64) is not None
+    assert apart.accounts_for("auto", root, str(host.root / "python"), 64) is None
+    assert "Permission denied" in caplog.text
+
+
 @pytest.mark.parametrize("text", ["", "x", "5", "10-20", "3000-2000", "0-70000", "-", "1000-"])
 def test_what_is_no_range_of_accounts_is_refused(text):
     with pytest.raises(ValueError, match=r"upwards|neither"):
