@@ -224,15 +224,10 @@ def _make_sure(accounts: Accounts, root: Path, python: str) -> None:
         # And by the very steps of a job: setpriv executes with root's rights what it can't reach.
         tried = subprocess.run(
             [
-                sys.executable,
-                "-I",
-                "-S",
-                "-c",
-                _BECOME,
-                str(Path(supervisor.__file__).parent),
-                str(lent.uid),
-            ]
-            + [python, "-I", "-S", "-c", probe],
+                *(sys.executable, "-I", "-S", "-c", _BECOME),
+                *(str(Path(supervisor.__file__).parent), str(lent.uid)),
+                *(python, "-I", "-S", "-c", probe),
+            ],
             capture_output=True,
             text=True,
             check=False,
