@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ SCHEMA_LOCK = 0x53484F414C
 
 # Seconds between two looks for a database that is not there yet.
 _AGAIN = 0.25
+
+# Seconds between two tries to have SQLite's file alone.
+_BUSY_AGAIN = 0.02
 
 
 class Store:
@@ -104,7 +108,7 @@ class Store:
         told = False
         while True:
             try:
-                return self._prepare()
+                return self._prepare(sleep, clock)
             except UnavailableError as error:
                 if clock() >= until:
                     raise StoreError(
@@ -116,10 +120,10 @@ class Store:
                     told = True
             sleep(_AGAIN)
 
-    def _prepare(self) -> None:
+    def _prepare(self, sleep: Callable[[float], None], clock: Callable[[], float]) -> None:
         """Brings the tables to this version. Several replicas may start on an empty store."""
         if self._engine.dialect.name == "sqlite":
-            self._use_write_ahead_log()
+            self._use_write_ahead_log(clock() + engines.BUSY_TIMEOUT, sleep, clock)
         with self.write() as connection:
             if connection.dialect.name == "postgresql":
                 # A change of large tables may take its time; so may the wait for who makes it.
@@ -133,16 +137,34 @@ class Store:
         if before != after:
             logger.info("%r: tables brought from %s to %s", self, before or "none", after)
 
-    def _use_write_ahead_log(self) -> None:
-        # The mode stays with the file. To change it takes the file alone, so a replica that starts
-        # at the same moment waits its busy timeout; autocommit, because the pragma does nothing
-        # within a transaction.
+    def _use_write_ahead_log(
+        self, until: float, sleep: Callable[[float], None], clock: Callable[[], float]
+    ) -> None:
+        # The mode stays with the file. To change it takes the file alone, and SQLite does not
+        # wait its busy timeout for that where two want it at once: each has the lock that the
+        # other waits for. Autocommit, because the pragma does nothing within a transaction.
         with says_unavailable(), self._engine.connect() as connection:
             raw = connection.connection.dbapi_connection
             assert raw is not None  # noqa: S101 - a connection that is checked out has one
-            mode = raw.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+            while True:
+                try:
+                    mode = raw.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+                    break
+                except sqlite3.OperationalError as error:
+                    if not _busy(error):
+                        raise
+                    if clock() >= until:
+                        raise UnavailableError(
+                            f"the registry's store did not answer: {error}"
+                        ) from error
+                sleep(_BUSY_AGAIN)
         if mode != "wal":
             raise StoreError(
                 f"{self._engine.url.render_as_string()} can't have a write-ahead log (it is in"
                 f" mode {mode!r}); the registry's store must be a file on a local file system"
             )
+
+
+def _busy(error: sqlite3.OperationalError) -> bool:
+    # The low byte is the code; what is above says more of it, like SQLITE_BUSY_RECOVERY.
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY

@@ -50,6 +50,34 @@ def test_three_replicas_start_at_once_on_an_empty_store(store_url):
     assert run_replicas("open", store_url) == [0, 0, 0]
 
 
+def test_a_replica_that_starts_waits_for_one_that_writes(tmp_path, monkeypatch):
+    # As SQLite does when two change the file's mode at once: it says so without waiting.
+    monkeypatch.setattr(engines, "BUSY_TIMEOUT", 0.1)
+    path = tmp_path / "registry.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        other.execute("COMMIT")
+
+    made = Store(f"sqlite:///{path}", sleep=sleep, clock=lambda: 0.0)
+    assert Registry(made).counts("") == {}
+    assert len(waits) == 1
+    made.close()
+
+
+def test_a_file_that_somebody_keeps_to_himself_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "BUSY_TIMEOUT", 0.1)
+    path = tmp_path / "registry.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match=r"registry\.db can't be reached.*locked"):
+        Store(f"sqlite:///{path}")
+    other.close()
+
+
 def test_three_replicas_share_the_work_and_do_none_twice(store_url):
     answers = run_replicas("work", store_url)
     finished = [job_id for answer in answers for job_id in answer]
