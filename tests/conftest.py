@@ -1,5 +1,8 @@
 """Fixtures that all tests share."""
 
+import logging
+import signal
+
 import pytest
 from hypothesis import HealthCheck, settings
 from kazoo.client import KazooClient
@@ -27,6 +30,16 @@ __all__ = [
 # Properties are about what is true, not about how fast a busy machine makes examples.
 settings.register_profile("shoal", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shoal")
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was():
+    """A command of the terminal owns its process; here it shares it with the tests after it."""
+    kazoo, handler = logging.getLogger("kazoo"), signal.getsignal(signal.SIGTERM)
+    level = kazoo.level
+    yield
+    kazoo.setLevel(level)
+    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture
