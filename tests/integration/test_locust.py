@@ -7,17 +7,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+from shoal.testing.zookeeper import free_port
 from tests.support.replica import ReplicaProcess
 
 ROW = re.compile(r"^shoal +(.+?) +(\d+) +(\d+)\(.*%\) +\|", re.MULTILINE)
 FILES = Path(__file__).parents[2] / "locustfiles"
 
 
+def meeting():
+    """Where the processes of one run meet: Locust's own port is the same for all runs."""
+    port = str(free_port())
+    return ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
+
+
 def locust(files, zookeeper, out, *options):
     """Runs Locust to its end; its table by name, and the spread over replicas."""
     command = [sys.executable, "-m", "locust", "--headless", "--only-summary"]
     command += ["-f", ",".join(str(FILES / name) for name in files), "--host", zookeeper]
-    command += ["--spread", str(out / "spread"), *options]
+    command += [*meeting(), "--spread", str(out / "spread"), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
@@ -91,16 +98,8 @@ def test_an_open_loop_of_two_processes_writes_each_job_down(fleet, tmp_path):
 
 def test_an_open_loop_without_its_application_is_void(fleet):
     command = [sys.executable, "-m", "locust", "--headless", "-f", str(FILES / "open_loop.py")]
-    command += [
-        "--host",
-        fleet.zookeeper,
-        "--application",
-        "nothing",
-        "--processes",
-        "2",
-        "-u",
-        "2",
-    ]
+    command += [*meeting(), "--host", fleet.zookeeper]
+    command += ["--application", "nothing", "--processes", "2", "-u", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110)
 
     assert done.returncode == 4, done.stdout + done.stderr

@@ -25,7 +25,7 @@ import grpc
 from rich.console import Console
 
 from shoal.errors import ShoalError
-from shoal.testing.installed import ZooKeeperError
+from shoal.testing.installed import ZooKeeperError, free_port
 from shoal_gateway.client import Gateway
 from shoal_gateway.experiments import (
     capacity_plan,
@@ -230,6 +230,10 @@ def _command(fleet: Fleet, step: Step, seed: int, patience: float) -> list[str]:
     command = [sys.executable, "-m", "locust", "--headless", "--only-summary"]
     command += ["-f", str(locustfile), "--host", fleet.state.zookeeper]
     command += ["--processes", str(PROCESSES), "-u", str(PROCESSES), "-r", str(PROCESSES)]
+    # Locust's own port is the same for all of its runs: workers would take another run's orders.
+    port = str(free_port())
+    command += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port]
+    command += ["--master-port", port]
     command += ["--application", step.application]
     for name, value in step.parameters.items():
         command += ["--parameter", f"{name}={value}"]
