@@ -4,15 +4,20 @@ import logging
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from google.protobuf.unknown_fields import UnknownFieldSet
 from hypothesis import given
 from hypothesis import strategies as st
-from xds.data.orca.v3 import orca_load_report_pb2
 
 from shoal import orca
 from shoal_balancer import LoadReport
+
+# Put apart from other packages by scripts/xds.sh, which says why.
+XDS = str(Path(sys.prefix, "xds"))
+sys.path.append(XDS)
+from xds.data.orca.v3 import orca_load_report_pb2  # noqa: E402 - it is found from here on
 
 Real = orca_load_report_pb2.OrcaLoadReport
 
@@ -131,6 +136,7 @@ def test_both_can_be_imported_in_one_process(order):
     ours = "from shoal import orca\n"
     theirs = "from xds.data.orca.v3 import orca_load_report_pb2 as real\n"
     program = (
+        f"import sys; sys.path.append({XDS!r})\n"
         "from google.protobuf import descriptor_pool\n"
         "pool = descriptor_pool.Default()\n"
         "def known():\n"
