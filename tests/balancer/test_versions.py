@@ -121,7 +121,7 @@ def test_any_text_is_a_range_or_a_value_error(text):
         said, wanted = str(error), None
     if wanted is None:  # what is wrong, and what it should look like
         assert (text.strip() or repr(text)) in said
-        assert "'>=1.2,<2'" in said
+        assert ", like '" in said or ": give one like '" in said
     elif wanted.clauses:
         again = VersionRange.parse(f"{text},{text}")
         for version in ("1.0", "2.0rc1", "unknown"):
