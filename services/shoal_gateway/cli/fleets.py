@@ -47,28 +47,17 @@ def up(
 
     shoal up --users required
     """
-    from shoal.testing.installed import ZooKeeperError
-    from shoal_gateway.fleet import FleetError
-    from shoal_gateway.fleet.pginstalled import PostgresError
-
     with progress() as tell:
         fleet = where().local(tell)
-        before = fleet.exists
-        try:
-            state = fleet.up(
-                hosts=hosts,
-                ensemble=ensemble,
-                store=store.value,
-                require_signed=require_signed,
-                users=users.value,
-                tls=tls,
-                certificates=certs,
-            )
-        except (KeyboardInterrupt, FleetError, PostgresError, ZooKeeperError):
-            # Half a fleet is no use to anybody; one that ran before this command is left alone.
-            if fleet.exists and not before:
-                fleet.down()
-            raise
+        state = fleet.up(
+            hosts=hosts,
+            ensemble=ensemble,
+            store=store.value,
+            require_signed=require_signed,
+            users=users.value,
+            tls=tls,
+            certificates=certs,
+        )
     token = fleet.layout.token if users is Users.REQUIRED else None
     url = _show(fleet) if dashboard else None
     if json_:
