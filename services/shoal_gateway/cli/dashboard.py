@@ -61,9 +61,13 @@ def dashboard(
             " reaches the page could kill replicas"
         )
     actor = _actor() if allow_actions else None
+    token = meant.token()
     if not is_loopback(bind):
         err.print(f"{bind} is open to others: they see all that you may see.", style="yellow")
-    options = serving.Options(bind, port, tuple(name or ()), meant.token(), url_file)
+    elif token is not None or meant.tls() is not None:
+        told = "Everybody on this machine, jobs too, can see on it all that you may see."
+        err.print(told, style="yellow")
+    options = serving.Options(bind, port, tuple(name or ()), token, url_file)
     with meant.directory() as directory:
         asyncio.run(
             serving.serve(

@@ -36,9 +36,14 @@ def up(
         Path | None, typer.Option(help="The same with those in a directory of `shoal certs`.")
     ] = None,
     dashboard: Annotated[
-        bool,
-        typer.Option("--dashboard/--no-dashboard", help="Serve the live page, too."),
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--dashboard/--no-dashboard",
+            help="Serve the live page, too (default: unless callers need a token or certificate, "
+            "for it asks nobody for one).",
+            show_default=False,
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Start a local fleet: ZooKeeper, hosts, and a replica of each service on each host.
@@ -59,7 +64,9 @@ def up(
             certificates=certs,
         )
     token = fleet.layout.token if users is Users.REQUIRED else None
-    url = _show(fleet) if dashboard else None
+    # To whoever is on this machine, jobs too, it would show what an administrator may see.
+    closed = token is not None or bool(state.certificates)
+    url = _show(fleet) if dashboard or (dashboard is None and not closed) else None
     if json_:
         print_json(
             {
@@ -77,6 +84,8 @@ def up(
         out.print(f"Callers need a token; yours is in {token}, as administrator.")
     if url is not None:
         out.print(f"Dashboard: {url}", highlight=False)
+    elif dashboard is None and closed:
+        out.print("No dashboard: it asks nobody who they are; `shoal dashboard` serves it.")
     out.print("See them with `shoal ps`, end them with `shoal down`.", style="dim")
 
 
