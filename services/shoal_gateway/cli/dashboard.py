@@ -47,7 +47,7 @@ def dashboard(
     from shoal_gateway.fleet import page
 
     if absent := page.missing():
-        err.print(f"shoal: {page.MISSING.format(name=absent)}", style="red", markup=False)
+        err.print(f"shoal: {page.MISSING.format(name=absent)}", style="red")
         raise typer.Exit(codes.USAGE)
     import asyncio
 

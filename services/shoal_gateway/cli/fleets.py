@@ -94,12 +94,12 @@ def _show(fleet: Fleet) -> str | None:
     from shoal_gateway.fleet import FleetError, page
 
     if absent := page.missing():
-        err.print(f"No dashboard: {page.MISSING.format(name=absent)}.", style="dim", markup=False)
+        err.print(f"No dashboard: {page.MISSING.format(name=absent)}.", style="dim")
         return None
     try:
         return fleet.start_dashboard()
     except FleetError as error:
-        err.print(f"shoal: {error}", style="yellow", markup=False)
+        err.print(f"shoal: {error}", style="yellow")
         return None
 
 
