@@ -123,12 +123,16 @@ async def ask_all(hosts: str, tls: Tls | None) -> list[Member]:
         hosts: As `shoal.Directory` takes it.
         tls: Certificate for a ``tls://`` address.
     """
-    servers, _ = parse_hosts(hosts)
-    context = _context(tls) if tls is not None and hosts.startswith(zookeepertls.SCHEME) else None
-    name = server_name(zookeepertls.SERVICE, tls.domain) if tls is not None else ""
-    return list(
-        await asyncio.gather(*(_ask(each.strip(), context, name) for each in servers.split(",")))
-    )
+    servers = [each.strip() for each in parse_hosts(hosts)[0].split(",")]
+    context, name = None, ""
+    if tls is not None and hosts.startswith(zookeepertls.SCHEME):
+        try:
+            context, name = _context(tls), server_name(zookeepertls.SERVICE, tls.domain)
+        except OSError as error:
+            # Being renewed, it may be whole again at the next question.
+            problem = f"was not asked: {tls.certificate} can't be used: {error}"
+            return [Member(each, problem=problem) for each in servers]
+    return list(await asyncio.gather(*(_ask(each, context, name) for each in servers)))
 
 
 async def _ask(address: str, context: ssl.SSLContext | None, name: str) -> Member:
