@@ -69,9 +69,11 @@ def servers(
     """
     listed, _ = collect_hosts(parse_hosts(address)[0])
     asking = ask or _srvr
+    # Whoever has a certificate may well look at a ZooKeeper that speaks plain text.
+    shown = tls if address.startswith(zookeepertls.SCHEME) else None
     modes = []
     for host, port in listed:
-        finding, mode = _server(host, port, tls, asking)
+        finding, mode = _server(host, port, shown, asking)
         yield finding
         modes.append(mode)
     yield from ensemble([mode for mode in modes if mode is not None], len(listed))
