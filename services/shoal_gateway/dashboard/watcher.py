@@ -81,7 +81,7 @@ class Watcher:
         self._sights: dict[Key, Sight] = {}
         self._markers: deque[Marker] = deque(maxlen=MARKERS)
         self._series = Series(int(wall()))
-        self._jobs = JobTimes(self._series)
+        self._jobs = JobTimes(self._series, wall)
         self._job_changes = 0
         self._members: list[zookeeper.Member] = []
         self._tick: dict[str, Any] = {}

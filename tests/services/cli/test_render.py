@@ -1,8 +1,9 @@
 """What others have named is shown as it is."""
 
 from shoal_balancer import Replica
-from shoal_gateway.cli import render, root
-from shoal_gateway.cli.context import err, out
+from shoal_gateway.cli import render, replicas, root
+from shoal_gateway.cli.context import Where, err, out
+from shoal_gateway.fleet.state import FleetState, ReplicaState, StateFile
 from shoal_protos.gateway.model.v1 import job_pb2
 
 ODD = "[red]a[/red][/] :bus: [link=x]"
@@ -16,11 +17,11 @@ def test_brackets_and_colons_of_others_are_no_markup(capsys, monkeypatch):
     )
     job.attempts.add(host=ODD, outcome=ODD)
     replica = Replica(id=ODD, address="::1", port=1, version=ODD)
-    replicas = [render.replica_json("api", replica)]
+    rows = [render.replica_json("api", replica)]
     for shown, times in (
         (render.job_table([job]), 2),
         (render.attempt_table(job), 2),
-        (render.replica_table(replicas, ODD), 3),
+        (render.replica_table(rows, ODD), 3),
         (ODD, 1),
     ):
         out.print(shown, highlight=False)
@@ -34,3 +35,14 @@ def test_brackets_and_colons_of_others_are_no_markup(capsys, monkeypatch):
 def test_states_have_their_colours():
     assert render.coloured("DOWN").style == "red"
     assert (render.coloured("?").plain, render.coloured("?").style) == ("?", "")
+
+
+def test_a_replica_that_is_down_is_told_as_the_others_are(tmp_path):
+    state = FleetState().with_replica(ReplicaState("api-1", "api", "host-1"))
+    StateFile(tmp_path).write(state)
+    rows = []
+    replicas._note_dead(Where(tmp_path), rows)
+    (row,) = rows
+    assert row["status"] == "DOWN"
+    alive = Replica(id="api-1", address="127.0.0.1", port=1)
+    assert row.keys() == render.replica_json("api", alive).keys()
