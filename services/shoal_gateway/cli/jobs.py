@@ -16,6 +16,7 @@ from shoal_gateway.cli.context import out, print_json
 from shoal_gateway.cli.keyfiles import KeyFile, signer_of
 from shoal_gateway.cli.root import Json, app, bar, where
 from shoal_gateway.client import TERMINAL, state_name
+from shoal_gateway.convert import unix
 from shoal_protos.gateway.model.v1 import job_pb2
 
 JobId = Annotated[
@@ -199,7 +200,7 @@ def job(job_id: JobId, json_: Json = False) -> None:
             for each in found.job.attempts
         ]
         document["events"] = [
-            {"at": render.unix(each.at), "state": state_name(each.state), "message": each.message}
+            {"at": unix(each.at), "state": state_name(each.state), "message": each.message}
             for each in found.events
         ]
         print_json(document)

@@ -194,13 +194,10 @@ def _replica(service: str, replica: Replica) -> Text:
     return Text(named).append_text(coloured(str(replica.status)))
 
 
-def unix(stamp: timestamp_pb2.Timestamp) -> float:
-    """Seconds since 1970."""
-    return float(stamp.seconds) + stamp.nanos / 1e9
-
-
 def clock(stamp: timestamp_pb2.Timestamp) -> str:
     """A time of day, local."""
+    from shoal_gateway.convert import unix
+
     moment = dt.datetime.fromtimestamp(unix(stamp)).astimezone()
     return moment.strftime("%H:%M:%S.%f")[:-3]
 
@@ -208,6 +205,7 @@ def clock(stamp: timestamp_pb2.Timestamp) -> str:
 def job_json(job: job_pb2.Job) -> dict[str, Any]:
     """A job for scripts."""
     from shoal_gateway.client import state_name
+    from shoal_gateway.convert import unix
 
     return {
         "id": job.id,
@@ -231,6 +229,7 @@ def job_json(job: job_pb2.Job) -> dict[str, Any]:
 def job_table(jobs: list[job_pb2.Job]) -> Table:
     """``shoal jobs``."""
     from shoal_gateway.client import state_name
+    from shoal_gateway.convert import unix
 
     table = new_table()
     for name in ("job", "application", "parameters", "state"):

@@ -17,7 +17,7 @@ from shoal_gateway.dashboard.asking import Asker
 from shoal_gateway.dashboard.flows import Flow, Flows
 from shoal_gateway.dashboard.hub import Hub, event
 from shoal_gateway.dashboard.series import COLUMNS, JobTimes, Series
-from shoal_gateway.dashboard.sights import Key, Marker, Reach, Roll, Sight, State, happened
+from shoal_gateway.dashboard.sights import Key, Marker, Reach, Roll, Sight, happened
 
 logger = logging.getLogger(__name__)
 
@@ -299,6 +299,3 @@ def _turned(
         said = f"is {now.mode}" if now.mode else now.problem
         found.append(Marker(at, "zookeeper", f"ZooKeeper {now.address} {said}"))
     return found
-
-
-__all__ = ["State", "Watcher", "sight_json"]

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shoal.errors import ShoalError
 from shoal.testing.installed import ZooKeeperError
 from shoal_gateway.dashboard import guard
-from shoal_gateway.dashboard.gateway import Gateway
+from shoal_gateway.dashboard.gateway import Gateway, code_of
 from shoal_gateway.dashboard.hub import event
 from shoal_gateway.dashboard.watcher import Watcher
 from shoal_gateway.fleet import FleetError
@@ -302,16 +302,11 @@ async def _log_events(responses: AsyncIterator[Any]) -> AsyncIterator[bytes]:
             if rest := decoder.decode(b"", final=True):
                 yield event("log", {"attempt": attempt, "text": rest})
         except grpc.RpcError as error:
-            if _code(error) is grpc.StatusCode.UNAVAILABLE:
+            if code_of(error) is grpc.StatusCode.UNAVAILABLE:
                 return  # the browser comes again, with its cursor
             yield event("problem", {"said": _said(error)})
     # The browser would come again and again for what has ended.
     yield event("end", {})
-
-
-def _code(error: Any) -> grpc.StatusCode | None:
-    code: grpc.StatusCode | None = error.code() if hasattr(error, "code") else None
-    return code
 
 
 def _said(error: Any) -> str:
@@ -327,7 +322,7 @@ async def _http_error(_request: Request, error: Exception) -> Response:
 
 
 async def _rpc_error(_request: Request, error: Exception) -> Response:
-    status = STATUS.get(_code(error) or grpc.StatusCode.UNKNOWN, 502)
+    status = STATUS.get(code_of(error) or grpc.StatusCode.UNKNOWN, 502)
     return JSONResponse({"error": _said(error)}, status_code=status)
 
 
