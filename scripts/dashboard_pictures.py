@@ -28,8 +28,15 @@ pages: Any = import_module("tests.support.pages")
 swarms: Any = import_module("tests.support.swarm")
 
 DOCS = ROOT / "docs"
-# Seconds for what is drawn to come in.
-SETTLE = 5.0
+# The pauses below let time pass that is to be seen in a chart, or that no event ends. Seconds.
+# Of work before anything breaks.
+CALM = 10.0
+# That a killed replica is away, and after the last fault.
+AWAY, AFTER = 3.0, 2.0
+# In which a page with pictures, or a tick for other colours or another width, has come in.
+SETTLE, REDRAWN = 5.0, 1.0
+# Of 300 replicas each is asked every 3 s, and two answers of each make a rate.
+ALL_ASKED = 12.0
 
 
 def main() -> None:
@@ -62,10 +69,10 @@ def draw_fleet(fleet: Fleet, url: str) -> None:
         )
         with chromium.browser(1400, 1180) as driver:
             driver.get(url)
-            time.sleep(10.0)
+            time.sleep(CALM)
             fleet.kill("local-2")
             happened(driver, "local-2 is gone")
-            time.sleep(3.0)
+            time.sleep(AWAY)
             fleet.start("local-2")
             upgrade = subprocess.Popen(
                 [*shoal, "upgrade", "api", "--to", "1.1"],
@@ -75,17 +82,17 @@ def draw_fleet(fleet: Fleet, url: str) -> None:
             happened(driver, "version 1.1")
             fleet.kill("registry-3")
             happened(driver, "registry-3 is gone")
-            time.sleep(2.0)
+            time.sleep(AFTER)
             driver.execute_script("document.activeElement.blur()")
             shoot(driver, "light")
             driver.execute_cdp_cmd(
                 "Emulation.setEmulatedMedia",
                 {"features": [{"name": "prefers-color-scheme", "value": "dark"}]},
             )
-            time.sleep(1.0)
+            time.sleep(REDRAWN)
             shoot(driver, "dark")
             chromium.size(driver, 360, 1250)
-            time.sleep(1.0)
+            time.sleep(REDRAWN)
             shoot(driver, "phone")
             driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
             for event in gateway.watch(job.id):
@@ -128,7 +135,7 @@ def shoot_page(url: str) -> None:
     """The page of the 300."""
     with chromium.browser(1400, 1000) as driver:
         driver.get(url)
-        time.sleep(12.0)
+        time.sleep(ALL_ASKED)
         shoot(driver, "300")
 
 

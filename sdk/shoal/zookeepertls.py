@@ -8,6 +8,7 @@ theirs. kazoo reads the files anew at each connect, so a renewed certificate nee
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 from kazoo.client import KazooClient
@@ -38,6 +39,17 @@ def settings(tls: Tls) -> dict[str, Any]:
         "check_hostname": True,
         "default_acl": list(OWN),
     }
+
+
+def context(tls: Tls) -> ssl.SSLContext:
+    """For a plain connection to a server, whose name is to be demanded of it.
+
+    Raises:
+        OSError: a file can't be read or used.
+    """
+    made = ssl.create_default_context(cafile=str(tls.authorities))
+    made.load_cert_chain(tls.certificate, tls.key)
+    return made
 
 
 def demand_name(handler: Any, domain: str = DOMAIN) -> None:

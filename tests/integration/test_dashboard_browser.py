@@ -116,11 +116,53 @@ async def test_three_hundred_replicas_are_drawn_and_followed():
     assert len(set(shapes)) == 3
 
 
+class SlowJobs:
+    """Answers at once, but for the job "a": when it is let."""
+
+    def __init__(self, loop):
+        self._loop = loop
+        self._let = asyncio.Event()
+        self.asked = []
+
+    def let(self):
+        self._loop.call_soon_threadsafe(self._let.set)
+
+    async def jobs(self, **_):
+        return {"jobs": [], "next": ""}
+
+    async def job(self, name):
+        self.asked.append(name)
+        if name == "a":
+            await self._let.wait()
+        words = ("application", "owner", "flavor", "reason")
+        times = ("submitted", "started", "ended", "attempt")
+        lists = dict.fromkeys(("outputs", "attempts", "events"), ())
+        told = {**dict.fromkeys(words, "-"), **dict.fromkeys(times, 0), **lists}
+        return {"id": name, "state": "QUEUED", "parameters": {}, "exit_code": None, **told}
+
+    async def logs(self, *_, **__):
+        for each in ():
+            yield each
+
+
+def switch_jobs(driver, slow):
+    """From one job to another, before the answer about the first is there."""
+    driver.execute_script("location.hash = '#/jobs/a'")
+    wait(driver, lambda _: "a" in slow.asked)
+    driver.execute_script("location.hash = '#/jobs/b'")
+    wait(driver, lambda it: it.find_element("css selector", ".onejob code").text == "b")
+    slow.let()
+    # The answer about the first comes before this one.
+    driver.execute_async_script("fetch('api/jobs/a').then(() => setTimeout(arguments[0], 50))")
+    assert driver.find_element("css selector", ".onejob code").text == "b"
+
+
 async def test_the_keyboard_goes_through_it():
     async with (
         Swarm(12) as swarm,
         served(swarm.directory, ("api", "scheduler", "registry", "appmanager"), jobs=False) as page,
     ):
+        slow = page.pages._gateway = SlowJobs(asyncio.get_running_loop())
 
         def watch():
             with browser() as driver:
@@ -140,6 +182,7 @@ async def test_the_keyboard_goes_through_it():
                     link = driver.find_element("link text", tab)
                     link.send_keys(Keys.ENTER)
                     wait(driver, lambda _, link=link: link.get_attribute("aria-current") == "page")
+                switch_jobs(driver, slow)
                 return unnamed, ids
 
         unnamed, focused = await asyncio.to_thread(watch)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 from pathlib import Path
 
 from shoal import zookeepertls
@@ -55,8 +54,7 @@ def wrapped(connection: socket.socket, tls: Tls) -> socket.socket:
     Raises:
         OSError: it failed.
     """
-    context = ssl.create_default_context(cafile=str(tls.authorities))
-    context.load_cert_chain(tls.certificate, tls.key)
+    context = zookeepertls.context(tls)
     name = server_name(zookeepertls.SERVICE, tls.domain)
     try:
         return context.wrap_socket(connection, server_hostname=name)

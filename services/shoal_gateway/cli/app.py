@@ -34,6 +34,6 @@ def run(arguments: Sequence[str]) -> int:
         if told is None:
             raise
         code, sentence = told
-        err.print(f"shoal: {sentence}", style="red", markup=False, soft_wrap=True)
+        err.print(f"shoal: {sentence}", style="red", soft_wrap=True)
         return code
     return codes.FINE

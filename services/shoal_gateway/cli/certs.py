@@ -205,7 +205,7 @@ def check(
         print_json({"certificates": len(found), "faults": faults})
     else:
         for fault in faults:
-            err.print(fault, style="red", markup=False, soft_wrap=True)
+            err.print(fault, style="red", soft_wrap=True)
         out.print(f"{len(found)} certificates, {len(faults)} faults", highlight=False)
     if faults:
         raise typer.Exit(1)

@@ -163,7 +163,7 @@ def history(
         out.print(f"There is no document {name}.")
     elif show:
         for line in documents.diffs(kept):
-            out.print(line, style=documents.colour(line), markup=False, highlight=False)
+            out.print(line, style=documents.colour(line), highlight=False)
     else:
         out.print(render.revision_table(kept))
 

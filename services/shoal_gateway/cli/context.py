@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from shoal_gateway.client import Gateway
     from shoal_gateway.fleet import Fleet
 
+# Names, reasons and errors come from anywhere: brackets and colons in them are no markup of ours.
 # What is piped away is not cut to 80 columns.
-out = Console(width=None if sys.stdout.isatty() else 160)
-err = Console(stderr=True)
+out = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
+err = Console(stderr=True, markup=False, emoji=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class Where:
 
 def print_json(document: Any) -> None:
     """For scripts: JSON and nothing else, whatever the terminal."""
-    out.print(json.dumps(document, indent=2), soft_wrap=True, markup=False, highlight=False)
+    out.print(json.dumps(document, indent=2), soft_wrap=True, highlight=False)
 
 
 def sure(question: str, yes: bool) -> None:

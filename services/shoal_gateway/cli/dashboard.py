@@ -47,7 +47,7 @@ def dashboard(
     from shoal_gateway.fleet import page
 
     if absent := page.missing():
-        err.print(f"shoal: {page.MISSING.format(name=absent)}", style="red", markup=False)
+        err.print(f"shoal: {page.MISSING.format(name=absent)}", style="red")
         raise typer.Exit(codes.USAGE)
     import asyncio
 
@@ -61,9 +61,13 @@ def dashboard(
             " reaches the page could kill replicas"
         )
     actor = _actor() if allow_actions else None
+    token = meant.token()
     if not is_loopback(bind):
         err.print(f"{bind} is open to others: they see all that you may see.", style="yellow")
-    options = serving.Options(bind, port, tuple(name or ()), meant.token(), url_file)
+    elif token is not None or meant.tls() is not None:
+        told = "Everybody on this machine, jobs too, can see on it all that you may see."
+        err.print(told, style="yellow")
+    options = serving.Options(bind, port, tuple(name or ()), token, url_file)
     with meant.directory() as directory:
         asyncio.run(
             serving.serve(

@@ -61,12 +61,12 @@ def _show_both(config: Config[Any], file: Path) -> None:
     mine = file.read_text(encoding="utf-8")
     if theirs is not None:
         said = f", {theirs.why}" if theirs.why else ""
-        err.print(f"Version {theirs.version} is there now, by {theirs.who}{said}:", markup=False)
+        err.print(f"Version {theirs.version} is there now, by {theirs.who}{said}:")
         there = documents.text(theirs.document or {})
     else:
         err.print("The document is gone.")
         there = "{}"
-    err.print(there, markup=False, highlight=False)
+    err.print(there, highlight=False)
     err.print("Yours, against it:")
     for line in documents.difference(there, mine.strip()):
-        err.print(line, style=documents.colour(line), markup=False, highlight=False)
+        err.print(line, style=documents.colour(line), highlight=False)

@@ -36,9 +36,14 @@ def up(
         Path | None, typer.Option(help="The same with those in a directory of `shoal certs`.")
     ] = None,
     dashboard: Annotated[
-        bool,
-        typer.Option("--dashboard/--no-dashboard", help="Serve the live page, too."),
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--dashboard/--no-dashboard",
+            help="Serve the live page, too (default: unless callers need a token or certificate, "
+            "for it asks nobody for one).",
+            show_default=False,
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Start a local fleet: ZooKeeper, hosts, and a replica of each service on each host.
@@ -47,30 +52,21 @@ def up(
 
     shoal up --users required
     """
-    from shoal.testing.installed import ZooKeeperError
-    from shoal_gateway.fleet import FleetError
-    from shoal_gateway.fleet.pginstalled import PostgresError
-
     with progress() as tell:
         fleet = where().local(tell)
-        before = fleet.exists
-        try:
-            state = fleet.up(
-                hosts=hosts,
-                ensemble=ensemble,
-                store=store.value,
-                require_signed=require_signed,
-                users=users.value,
-                tls=tls,
-                certificates=certs,
-            )
-        except (KeyboardInterrupt, FleetError, PostgresError, ZooKeeperError):
-            # Half a fleet is no use to anybody; one that ran before this command is left alone.
-            if fleet.exists and not before:
-                fleet.down()
-            raise
+        state = fleet.up(
+            hosts=hosts,
+            ensemble=ensemble,
+            store=store.value,
+            require_signed=require_signed,
+            users=users.value,
+            tls=tls,
+            certificates=certs,
+        )
     token = fleet.layout.token if users is Users.REQUIRED else None
-    url = _show(fleet) if dashboard else None
+    # To whoever is on this machine, jobs too, it would show what an administrator may see.
+    closed = token is not None or bool(state.certificates)
+    url = _show(fleet) if dashboard or (dashboard is None and not closed) else None
     if json_:
         print_json(
             {
@@ -88,6 +84,8 @@ def up(
         out.print(f"Callers need a token; yours is in {token}, as administrator.")
     if url is not None:
         out.print(f"Dashboard: {url}", highlight=False)
+    elif dashboard is None and closed:
+        out.print("No dashboard: it asks nobody who they are; `shoal dashboard` serves it.")
     out.print("See them with `shoal ps`, end them with `shoal down`.", style="dim")
 
 
@@ -96,12 +94,12 @@ def _show(fleet: Fleet) -> str | None:
     from shoal_gateway.fleet import FleetError, page
 
     if absent := page.missing():
-        err.print(f"No dashboard: {page.MISSING.format(name=absent)}.", style="dim", markup=False)
+        err.print(f"No dashboard: {page.MISSING.format(name=absent)}.", style="dim")
         return None
     try:
         return fleet.start_dashboard()
     except FleetError as error:
-        err.print(f"shoal: {error}", style="yellow", markup=False)
+        err.print(f"shoal: {error}", style="yellow")
         return None
 
 

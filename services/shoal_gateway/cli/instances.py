@@ -141,7 +141,7 @@ def restart_instance(
         return
     out.print(f"{found.id} is restarted", highlight=False)
     if printed:
-        out.print(printed, markup=False, highlight=False, style="dim")
+        out.print(printed, highlight=False, style="dim")
 
 
 @group.command()
@@ -282,7 +282,7 @@ def _refreshed(
         try:
             return refreshes.follow(refresh, tell, deadline)
         except TimeoutError as error:
-            err.print(f"shoal: {error}", style="red", markup=False)
+            err.print(f"shoal: {error}", style="red")
             how = undo
         except KeyboardInterrupt:
             shown.stop()
@@ -298,7 +298,7 @@ def _end(
     try:
         return refreshes.follow(off, tell, deadline)
     except TimeoutError as error:
-        err.print(f"shoal: {error}", style="red", markup=False)
+        err.print(f"shoal: {error}", style="red")
         return refreshes.look(off.id)
 
 
@@ -319,7 +319,7 @@ def _tell(refresh: Refresh) -> None:
     to = f" to template version {refresh.template}" if refresh.template else ""
     said = f"{refresh.group}: refresh {refresh.id}{to} is {refresh.status} at {refresh.percent} %"
     style = "green" if refresh.good else "red" if refresh.over else "yellow"
-    out.print(said + reason, markup=False, highlight=False, soft_wrap=True, style=style)
+    out.print(said + reason, highlight=False, soft_wrap=True, style=style)
 
 
 def _replicas(meant: Where) -> tuple[list[tuple[str, Replica]], str]:
@@ -333,7 +333,6 @@ def _replicas(meant: Where) -> tuple[list[tuple[str, Replica]], str]:
                     f"shoal: ZooKeeper at {meant.zookeeper} has not said in {KNOWN:g} s which"
                     f" replicas of {service} there are",
                     style="yellow",
-                    markup=False,
                 )
                 break
             found += [(service, each) for each in watch.replicas()]

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
+from rich.text import Text
 
 from shoal_gateway.cli import completing, render
 from shoal_gateway.cli.context import out, print_json
 from shoal_gateway.cli.keyfiles import KeyFile, signer_of
 from shoal_gateway.cli.root import Json, app, bar, where
 from shoal_gateway.client import TERMINAL, state_name
+from shoal_gateway.convert import unix
 from shoal_protos.gateway.model.v1 import job_pb2
 
 JobId = Annotated[
@@ -48,7 +50,8 @@ def apps(json_: Json = False) -> None:
         print_json(rows)
         return
     for row in rows:
-        out.print(f"[bold]{row['application']}[/bold] ({row['flavor']}): {row['description']}")
+        name = (str(row["application"]), "bold")
+        out.print(Text.assemble(name, f" ({row['flavor']}): {row['description']}"))
         given = [f"-i {name}=FILE" for name in cast(list[str], row["inputs"])]
         parameters = cast(dict[str, str | None], row["parameters"])
         given += [f"-p {key}={value or 'VALUE'}" for key, value in parameters.items()]
@@ -113,7 +116,7 @@ def submit(
         print_json([render.job_json(job) for job in jobs])
     else:
         for job in jobs:
-            out.print(f"{job.id} {render.coloured(state_name(job.state))} {job.reason}")
+            out.print(job.id, render.coloured(state_name(job.state)), job.reason)
     if wait and any(state_name(job.state) != "SUCCEEDED" for job in jobs):
         raise typer.Exit(1)
 
@@ -197,13 +200,13 @@ def job(job_id: JobId, json_: Json = False) -> None:
             for each in found.job.attempts
         ]
         document["events"] = [
-            {"at": render.unix(each.at), "state": state_name(each.state), "message": each.message}
+            {"at": unix(each.at), "state": state_name(each.state), "message": each.message}
             for each in found.events
         ]
         print_json(document)
         return
     shown = found.job
-    out.print(f"{shown.id} {shown.spec.application} {render.coloured(state_name(shown.state))}")
+    out.print(shown.id, shown.spec.application, render.coloured(state_name(shown.state)))
     if shown.reason:
         out.print(f"  {shown.reason}")
     if shown.signed_by:

@@ -96,7 +96,7 @@ def list_(
     else:
         out.print(render.key_table([_json(key, now) for key in found]))
         for path, why in broken.items():
-            out.print(f"/keys/{path} is no key: {why}", style="red", markup=False)
+            out.print(f"/keys/{path} is no key: {why}", style="red")
 
 
 @group.command()

@@ -50,10 +50,9 @@ def new_table(title: str | None = None) -> Table:
     )
 
 
-def coloured(word: str) -> str:
+def coloured(word: str) -> Text:
     """A status or state in its colour."""
-    colour = _COLOURS.get(word)
-    return f"[{colour}]{word}[/{colour}]" if colour else word
+    return Text(word, style=_COLOURS.get(word, ""))
 
 
 def ago(seconds: float) -> str:
@@ -72,8 +71,8 @@ def revision_table(kept: Sequence[Revision]) -> Table:
         table.add_column(column, overflow="fold")
     for each in reversed(kept):
         back = f"[version {each.restores}]" if each.restores is not None else ""
-        why = Text(f"{each.why} {back}".strip())
-        table.add_row(str(each.version), when(each.when), Text(each.who or "?"), why)
+        why = f"{each.why} {back}".strip()
+        table.add_row(str(each.version), when(each.when), each.who or "?", why)
     return table
 
 
@@ -139,7 +138,7 @@ def user_table(rows: Sequence[dict[str, Any]]) -> Table:
             f"{each['used']} of {each['limit']}{'*' if each['own'] else ''}"
             for each in (row["quotas"][name] for name in quotas)
         ]
-        name = Text(row["name"] + (" (disabled)" if row["disabled"] else ""))
+        name = row["name"] + (" (disabled)" if row["disabled"] else "")
         table.add_row(name, *bounds, ago(now - row["created"]))
     return table
 
@@ -156,9 +155,7 @@ def token_table(rows: Sequence[dict[str, Any]]) -> Table:
             until = f"revoked {when(row['revoked'])}"
         elif row["expires"] <= now:
             until = f"expired {until}"
-        table.add_row(
-            row["id"], Text(row["user"]), ", ".join(row["scopes"]), until, Text(row["label"])
-        )
+        table.add_row(row["id"], row["user"], ", ".join(row["scopes"]), until, row["label"])
     return table
 
 
@@ -176,31 +173,31 @@ def instance_table(
         table.add_column("replicas")
     now = time.time()
     for each in instances:
-        row = [each.id, each.fleet, each.role or "–", each.zone, each.address or "–", each.kind]
-        group = each.group or "–"
+        row: list[str | Text] = [each.id, each.fleet, each.role or "–", each.zone]
+        row += [each.address or "–", each.kind]
+        group = Text(each.group or "–")
         if each.lifecycle not in ("", "InService"):
-            group += f" [magenta]{each.lifecycle}[/magenta]"
+            group.append(f" {each.lifecycle}", style="magenta")
         if each.healthy is False:
-            group += " [red]unhealthy[/red]"
+            group.append(" unhealthy", style="red")
         row += [coloured(each.state), group, ago(now - each.launched)]
         if hosted is not None:
-            row.append("\n".join(_replica(*pair) for pair in hosted.get(each.id, ())) or "–")
+            told = [_replica(*pair) for pair in hosted.get(each.id, ())]
+            row.append(Text("\n").join(told) if told else "–")
         table.add_row(*row)
     return table
 
 
-def _replica(service: str, replica: Replica) -> str:
+def _replica(service: str, replica: Replica) -> Text:
     flavor = f" {replica.flavor}" if replica.flavor else ""
-    return f"{service}{flavor} {replica.version or '–'} {coloured(str(replica.status))}"
-
-
-def unix(stamp: timestamp_pb2.Timestamp) -> float:
-    """Seconds since 1970."""
-    return float(stamp.seconds) + stamp.nanos / 1e9
+    named = f"{service}{flavor} {replica.version or '–'} "
+    return Text(named).append_text(coloured(str(replica.status)))
 
 
 def clock(stamp: timestamp_pb2.Timestamp) -> str:
     """A time of day, local."""
+    from shoal_gateway.convert import unix
+
     moment = dt.datetime.fromtimestamp(unix(stamp)).astimezone()
     return moment.strftime("%H:%M:%S.%f")[:-3]
 
@@ -208,6 +205,7 @@ def clock(stamp: timestamp_pb2.Timestamp) -> str:
 def job_json(job: job_pb2.Job) -> dict[str, Any]:
     """A job for scripts."""
     from shoal_gateway.client import state_name
+    from shoal_gateway.convert import unix
 
     return {
         "id": job.id,
@@ -231,6 +229,7 @@ def job_json(job: job_pb2.Job) -> dict[str, Any]:
 def job_table(jobs: list[job_pb2.Job]) -> Table:
     """``shoal jobs``."""
     from shoal_gateway.client import state_name
+    from shoal_gateway.convert import unix
 
     table = new_table()
     for name in ("job", "application", "parameters", "state"):

@@ -153,7 +153,7 @@ def _note_dead(meant: Where, rows: list[dict[str, Any]]) -> None:
             continue
         row = found.get(each.id)
         if row is None:
-            keys = ("address", "version", "zone", "contract", "jobs_as")
+            keys = ("address", "version", "zone", "contract", "jobs_as", "metrics")
             row = dict.fromkeys(keys, "") | {
                 "port": 0,
                 "tls": False,

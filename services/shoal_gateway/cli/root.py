@@ -105,7 +105,7 @@ def progress() -> Iterator[Any]:
 def bar() -> Progress:
     """A progress bar on standard error."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -51,7 +51,7 @@ def release(
     if json_:
         print_json({"version": made.version, "path": str(made.path)})
         return
-    out.print(f"release {made.version} lies in {made.path}", markup=False, soft_wrap=True)
+    out.print(f"release {made.version} lies in {made.path}", soft_wrap=True)
 
 
 @app.command()
@@ -164,7 +164,7 @@ def _carry_out(fleet: Fleet, wish: Wish) -> Result:
 
         def tell(step: str, done: int, total: int) -> None:
             shown.update(task, completed=done, total=total)
-            shown.console.print(step, markup=False, highlight=False)
+            shown.console.print(step, highlight=False)
 
         upgrade = Upgrade(fleet, directory, wish, tell=tell)
         with _asked_to_stop(upgrade):
@@ -210,7 +210,7 @@ def _document(result: Result) -> dict[str, Any]:
 
 def _tell(result: Result, service: str) -> None:
     if result.failure:
-        err.print(f"shoal: {result.failure}", style="red", markup=False, soft_wrap=True)
+        err.print(f"shoal: {result.failure}", style="red", soft_wrap=True)
     upgraded, kept = ", ".join(result.upgraded) or "none", ", ".join(result.kept) or "none"
     match result.outcome:
         case Outcome.DONE:
@@ -231,4 +231,4 @@ def _tell(result: Result, service: str) -> None:
             )
         case _:
             said = f"the rollback of {service} is stuck: {kept} are as before, {upgraded} are not"
-    out.print(said, markup=False, highlight=False, soft_wrap=True)
+    out.print(said, highlight=False, soft_wrap=True)

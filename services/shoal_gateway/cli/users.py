@@ -168,7 +168,7 @@ def create(
     if file is not None:
         atomically.write(file, f"{answer.secret}\n".encode())
     elif not json_:
-        out.print(answer.secret, soft_wrap=True, highlight=False, markup=False)
+        out.print(answer.secret, soft_wrap=True, highlight=False)
     if json_:
         document = _token_json(answer.token)
         shown = {"secret": answer.secret} if file is None else {"file": str(file)}

@@ -57,7 +57,7 @@ def protect(
         def told(path: str) -> None:
             changed.append(path)
             if not json_:
-                out.print(f"closed {path}", highlight=False, markup=False)
+                out.print(f"closed {path}", highlight=False)
 
         with _explained():
             protection.protect(client, plan, told)
@@ -82,7 +82,7 @@ def check(json_: Json = False) -> None:
         print_json({"open": found})
     else:
         for path in found:
-            out.print(path, highlight=False, markup=False)
+            out.print(path, highlight=False)
         told = (
             f"{len(found)} nodes stand open: `shoal zookeeper protect`" if found else "all closed"
         )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 from typing import Any
 
 from shoal_gateway import runtime
 from shoal_gateway.fleet import Fleet, FleetError
 
+SHOAL = (sys.executable, "-m", "shoal_gateway.cli")
 # Lines of an upgrade's output that are told.
 LAST = 6
 MARKUP = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"}
@@ -70,23 +72,42 @@ class FleetActor:
     async def _upgrade(self, service: str, version: str) -> str:
         if not version:
             raise ValueError("an upgrade needs a version: make one with `shoal release`")
-        # The command itself: it holds the lock, and can be told to stop between two replicas.
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "shoal_gateway.cli"),
-            *("--fleet", str(self._fleet.directory), "upgrade", service, "--to", version),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, **MARKUP},
-        )
-        try:
-            output, _ = await process.communicate()
-        except asyncio.CancelledError:
-            # The dashboard ends; the upgrade stops after its step, and can be gone on with.
-            process.terminate()
-            raise
-        lines = [each for each in output.decode("utf-8", "replace").splitlines() if each.strip()]
+        # The command itself, which holds the lock. With a session of its own and a log instead of
+        # a pipe it goes on when the dashboard ends.
+        with self._fleet.layout.upgrade_log.open("a+b") as log:
+            began = log.seek(0, os.SEEK_END)
+            process = subprocess.Popen(  # noqa: ASYNC220 - it begins at once
+                [
+                    *(*SHOAL, "--fleet", str(self._fleet.directory)),
+                    *("upgrade", service, "--to", version),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **MARKUP},
+                start_new_session=True,
+            )
+            code = await _end(process)
+            log.seek(began)
+            output = log.read().decode("utf-8", "replace")
+        lines = [each for each in output.splitlines() if each.strip()]
         said = " / ".join(lines[-LAST:])
-        if process.returncode:
-            raise FleetError(said or f"the upgrade ended with exit code {process.returncode}")
+        if code:
+            raise FleetError(said or f"the upgrade ended with exit code {code}")
         return lines[-1] if lines else f"{service} runs {version}"
+
+
+async def _end(process: subprocess.Popen[bytes]) -> int:
+    """Waits for the end of a process; its exit code. asyncio's own would kill it with the loop."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    handle = os.pidfd_open(process.pid)
+    loop.add_reader(handle, ended.set)
+    try:
+        await ended.wait()
+    except asyncio.CancelledError:
+        process.returncode = 0  # it outlives us on purpose; Popen must not warn of that
+        raise
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
+    return process.wait()

@@ -70,20 +70,18 @@ class Flows:
         self._told_at: dict[Key, float] = {}
         self._flows: dict[Key, tuple[Flow, ...]] = {}
 
-    def tell(self, caller: Key, callees: Iterable[Callee], at: float) -> float:
-        """Takes what a caller tells, at a time in monotonic seconds; how many calls are new."""
+    def tell(self, caller: Key, callees: Iterable[Callee], at: float) -> None:
+        """Takes what a caller tells, at a time in monotonic seconds."""
         counts: dict[Key, _Count] = {}
         flows: list[Flow] = []
         before = self._counts.get(caller)
         seconds = at - self._told_at.get(caller, at)
-        fresh = 0
         for each in callees:
             key = (each.service, each.replica_id)
             count = counts[key] = _Count(each.target, each.calls, each.failures)
             calls, failures = (0, 0)
             if before is not None:
                 calls, failures = _since(before.get(key), count)
-            fresh += calls
             flows.append(
                 Flow(
                     caller,
@@ -97,7 +95,6 @@ class Flows:
             )
         self._counts[caller], self._told_at[caller] = counts, at
         self._flows[caller] = tuple(flows)
-        return fresh
 
     def forget(self, caller: Key) -> None:
         """A caller is gone, or has started anew."""

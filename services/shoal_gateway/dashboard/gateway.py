@@ -14,6 +14,7 @@ import grpc.aio
 from shoal.aio.channel import Channel
 from shoal_gateway.client import state_name
 from shoal_gateway.contracts import CALLS
+from shoal_gateway.convert import unix
 from shoal_gateway.dashboard.watcher import Source
 from shoal_gateway.tokens import METADATA_KEY
 from shoal_protos.gateway.api.v1 import api_pb2, api_pb2_grpc
@@ -75,7 +76,7 @@ class Gateway:
             "attempts": [attempt_json(each) for each in job.attempts],
             "events": [
                 {
-                    "at": seconds(each.at),
+                    "at": unix(each.at),
                     "state": state_name(each.state),
                     "message": each.message,
                 }
@@ -129,10 +130,10 @@ class Gateway:
                 async for response in call:
                     event = response.event
                     after, bound = event.seq, 0.05
-                    note(event.job_id, state_name(event.state), seconds(event.at))
+                    note(event.job_id, state_name(event.state), unix(event.at))
             except grpc.RpcError as error:
                 level = (
-                    logging.DEBUG if _code(error) is grpc.StatusCode.UNAVAILABLE else logging.INFO
+                    logging.DEBUG if code_of(error) is grpc.StatusCode.UNAVAILABLE else logging.INFO
                 )
                 logger.log(level, "job events are not told: %s", error)
             finally:
@@ -144,13 +145,9 @@ class Gateway:
         return await method(request, timeout=TIMEOUT, metadata=self._metadata)
 
 
-def _code(error: grpc.RpcError) -> grpc.StatusCode | None:
+def code_of(error: Exception) -> grpc.StatusCode | None:
+    """How a call has failed; None where that is not told."""
     return cast(grpc.StatusCode | None, getattr(error, "code", lambda: None)())
-
-
-def seconds(at: Any) -> float:
-    """A protobuf's timestamp in seconds since 1970; 0 when unset."""
-    return float(at.seconds) + float(at.nanos) / 1e9
 
 
 def job_json(job: job_pb2.Job) -> dict[str, Any]:
@@ -163,9 +160,9 @@ def job_json(job: job_pb2.Job) -> dict[str, Any]:
         "reason": job.reason,
         "cancelling": job.cancelling,
         "attempt": job.attempt,
-        "submitted": seconds(job.submitted_at),
-        "started": seconds(job.started_at),
-        "ended": seconds(job.ended_at),
+        "submitted": unix(job.submitted_at),
+        "started": unix(job.started_at),
+        "ended": unix(job.ended_at),
         "exit_code": job.exit_code if job.HasField("exit_code") else None,
     }
 
@@ -178,8 +175,8 @@ def attempt_json(attempt: job_pb2.Attempt) -> dict[str, Any]:
         "manager": attempt.manager_id,
         "version": attempt.manager_version,
         "runner": attempt.runner_id,
-        "started": seconds(attempt.started_at),
-        "ended": seconds(attempt.ended_at),
+        "started": unix(attempt.started_at),
+        "ended": unix(attempt.ended_at),
         "outcome": attempt.outcome,
         "exit_code": attempt.exit_code if attempt.HasField("exit_code") else None,
     }

@@ -32,11 +32,6 @@ class Hub:
         self._queues: set[asyncio.Queue[bytes | None]] = set()
         self._closed = False
 
-    @property
-    def watched(self) -> bool:
-        """Whether anybody watches."""
-        return bool(self._queues)
-
     def publish(self, name: str, document: Any) -> None:
         """Sends an event to all."""
         if not self._queues:

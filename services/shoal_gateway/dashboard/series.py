@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 # Seconds that are kept.
@@ -85,10 +85,6 @@ class Series:
         index = second - self._buckets[0].at
         return self._buckets[max(0, index)]
 
-    def before_now(self, second: int) -> Bucket:
-        """The bucket of a second, but none later than the last: clocks of stores may be ahead."""
-        return self.at(min(second, self._buckets[-1].at))
-
     def rows(self, since: int = 0) -> list[list[float | None]]:
         """The buckets from a second on, for the page."""
         return [each.row() for each in self._buckets if each.at >= since]
@@ -99,18 +95,20 @@ class JobTimes:
 
     Args:
         series: Where they are counted.
+        wall: Seconds since 1970; nothing is counted later, for clocks of stores may be ahead.
         most: Jobs in flight that are remembered; of others no duration is known.
     """
 
-    def __init__(self, series: Series, most: int = 100_000) -> None:
+    def __init__(self, series: Series, wall: Callable[[], float], most: int = 100_000) -> None:
         self._series = series
+        self._wall = wall
         self._most = most
         self._submitted: dict[str, float] = {}
         self._running: set[str] = set()
 
     def note(self, job_id: str, state: str, at: float) -> None:
         """A job entered a state, at a time in seconds since 1970."""
-        bucket = self._series.before_now(int(at))
+        bucket = self._series.at(int(min(at, self._wall())))
         match state:
             case "SUBMITTED":
                 bucket.submitted += 1

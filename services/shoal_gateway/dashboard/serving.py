@@ -116,6 +116,7 @@ async def serve(
 
     Raises:
         BindError: the address can't be had.
+        Exception: what follows the fleet has failed, and the page was ended with it.
     """
     listening = bound(options.bind, options.port)
     url = url_of(listening)
@@ -146,14 +147,22 @@ async def serve(
     work: list[asyncio.Task[Any]] = [
         asyncio.create_task(watcher.run()),
         asyncio.create_task(gateway.follow(watcher.note_job)),
+        asyncio.create_task(_tell(server, url, options.url_file, ready)),
     ]
-    told = asyncio.create_task(_tell(server, url, options.url_file, ready))
+
+    def ended(task: asyncio.Task[Any]) -> None:
+        # A page that stands still must not look like a fleet that does.
+        if not task.cancelled() and task.exception() is not None:
+            end()
+
+    for task in work:
+        task.add_done_callback(ended)
     try:
         await server.serve(sockets=[listening])
     finally:
-        for task in (*work, told):
+        for task in work:
             task.cancel()
-        results = await asyncio.gather(*work, told, return_exceptions=True)
+        results = await asyncio.gather(*work, return_exceptions=True)
         unsubscribe()
         services.stop()
         await gateway.close()

@@ -115,11 +115,6 @@ class Roll:
         self._listed: dict[str, tuple[Replica, ...]] = {}
         self._left: dict[Key, Left] = {}
 
-    @property
-    def listed(self) -> Mapping[str, tuple[Replica, ...]]:
-        """The replicas of each service."""
-        return self._listed
-
     def update(self, service: str, replicas: tuple[Replica, ...], now: float) -> None:
         """A new set of a service."""
         present = {each.id for each in replicas}

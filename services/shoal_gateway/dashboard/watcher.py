@@ -17,7 +17,7 @@ from shoal_gateway.dashboard.asking import Asker
 from shoal_gateway.dashboard.flows import Flow, Flows
 from shoal_gateway.dashboard.hub import Hub, event
 from shoal_gateway.dashboard.series import COLUMNS, JobTimes, Series
-from shoal_gateway.dashboard.sights import Key, Marker, Reach, Roll, Sight, State, happened
+from shoal_gateway.dashboard.sights import Key, Marker, Reach, Roll, Sight, happened
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Watcher:
         self._sights: dict[Key, Sight] = {}
         self._markers: deque[Marker] = deque(maxlen=MARKERS)
         self._series = Series(int(wall()))
-        self._jobs = JobTimes(self._series)
+        self._jobs = JobTimes(self._series, wall)
         self._job_changes = 0
         self._members: list[zookeeper.Member] = []
         self._tick: dict[str, Any] = {}
@@ -119,16 +119,16 @@ class Watcher:
             self._unsubscribe[service] = self._directory.watch(service).subscribe(listed)
 
     async def run(self) -> None:
-        """Until it is cancelled: a tick a second, and looks at ZooKeeper."""
-        asking = asyncio.create_task(self._ask_zookeeper()) if self._hosts is not None else None
+        """Until it is cancelled or fails: a tick a second, and looks at ZooKeeper."""
+        work = [asyncio.create_task(self._beats())]
+        if self._hosts is not None:
+            work.append(asyncio.create_task(self._ask_zookeeper(self._hosts)))
         try:
-            while True:
-                await asyncio.sleep(1.0 - self._wall() % 1.0)
-                self._beat()
+            await asyncio.gather(*work)
         finally:
-            if asking is not None:
-                asking.cancel()
-                await asyncio.gather(asking, return_exceptions=True)
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
             await self.close()
 
     async def close(self) -> None:
@@ -194,6 +194,11 @@ class Watcher:
         if markers:
             self.hub.publish("markers", [asdict(each) for each in markers])
 
+    async def _beats(self) -> None:
+        while True:
+            await asyncio.sleep(1.0 - self._wall() % 1.0)
+            self._beat()
+
     def _beat(self) -> None:
         wall, now = self._wall(), self._clock()
         current = self._flows.current(now)
@@ -248,10 +253,9 @@ class Watcher:
             parts.append(event("tick", {**self._tick, "rows": []}))
         return parts
 
-    async def _ask_zookeeper(self) -> None:
-        assert self._hosts is not None  # noqa: S101 - begun only then
+    async def _ask_zookeeper(self, hosts: str) -> None:
         while True:
-            members = await zookeeper.ask_all(self._hosts, self._directory.tls)
+            members = await zookeeper.ask_all(hosts, self._directory.tls)
             before, self._members = self._members, members
             if before:
                 for marker in _turned(before, members, self._wall()):
@@ -295,6 +299,3 @@ def _turned(
         said = f"is {now.mode}" if now.mode else now.problem
         found.append(Marker(at, "zookeeper", f"ZooKeeper {now.address} {said}"))
     return found
-
-
-__all__ = ["State", "Watcher", "sight_json"]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import logging
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import grpc
 import grpc.aio
+from kazoo.exceptions import KazooException
+from kazoo.handlers.threading import KazooTimeoutError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -22,11 +25,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shoal.errors import ShoalError
+from shoal.testing.installed import ZooKeeperError
 from shoal_gateway.dashboard import guard
-from shoal_gateway.dashboard.gateway import Gateway
+from shoal_gateway.dashboard.gateway import Gateway, code_of
 from shoal_gateway.dashboard.hub import event
 from shoal_gateway.dashboard.watcher import Watcher
 from shoal_gateway.fleet import FleetError
+from shoal_gateway.fleet.pginstalled import PostgresError
 from shoal_protos.gateway.model.v1 import job_pb2
 
 logger = logging.getLogger(__name__)
@@ -37,6 +42,8 @@ SHOWN = {".png": "image/png", ".txt": "text/plain", ".json": "text/plain", ".csv
 PNG = b"\x89PNG\r\n\x1a\n"
 # Nothing that a job has made runs in our page's name.
 UNTRUSTED = "sandbox; default-src 'none'"
+
+DECODER = codecs.getincrementaldecoder("utf-8")
 
 STATUS = {
     grpc.StatusCode.NOT_FOUND: 404,
@@ -124,10 +131,11 @@ class Pages:
                 HTTPException: _http_error,
                 grpc.RpcError: _rpc_error,
                 grpc.aio.AioRpcError: _rpc_error,
-                ShoalError: _shoal_error,
                 FleetError: _conflict,
-                TimeoutError: _conflict,
                 ValueError: _bad,
+                **dict.fromkeys((ShoalError, ZooKeeperError, PostgresError), _unavailable),
+                **dict.fromkeys((KazooException, KazooTimeoutError), _unavailable),
+                OSError: _failed,
             },
         )
 
@@ -202,8 +210,8 @@ class Pages:
             kind = None
         headers = {"Content-Security-Policy": UNTRUSTED}
         if kind is None:
-            safe = "".join(each if each.isalnum() or each in "._-" else "_" for each in file.name)
-            headers["Content-Disposition"] = f'attachment; filename="{safe}"'
+            # A header holds Latin-1 only; quoted like this, every name goes.
+            headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(file.name)}"
 
         async def content() -> AsyncIterator[bytes]:
             yield first
@@ -280,23 +288,25 @@ def _stream(events: AsyncIterator[bytes]) -> Response:
 
 
 async def _log_events(responses: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+    # A character may come in two parts. The cursor stands before one that is not whole yet: a
+    # browser that comes again has not seen it.
+    decoder, attempt = DECODER("replace"), 0
     async with contextlib.aclosing(responses) as following:  # type: ignore[type-var] # a generator
         try:
             async for each in following:
-                text = each.data.decode("utf-8", "replace")
-                cursor = f"{each.attempt}:{each.offset + len(each.data)}"
-                yield event("log", {"attempt": each.attempt, "text": text}, cursor)
+                if each.attempt != attempt:
+                    decoder, attempt = DECODER("replace"), each.attempt
+                text = decoder.decode(each.data)
+                come = each.offset + len(each.data) - len(decoder.getstate()[0])
+                yield event("log", {"attempt": attempt, "text": text}, f"{attempt}:{come}")
+            if rest := decoder.decode(b"", final=True):
+                yield event("log", {"attempt": attempt, "text": rest})
         except grpc.RpcError as error:
-            if _code(error) is grpc.StatusCode.UNAVAILABLE:
+            if code_of(error) is grpc.StatusCode.UNAVAILABLE:
                 return  # the browser comes again, with its cursor
             yield event("problem", {"said": _said(error)})
     # The browser would come again and again for what has ended.
     yield event("end", {})
-
-
-def _code(error: Any) -> grpc.StatusCode | None:
-    code: grpc.StatusCode | None = error.code() if hasattr(error, "code") else None
-    return code
 
 
 def _said(error: Any) -> str:
@@ -312,12 +322,17 @@ async def _http_error(_request: Request, error: Exception) -> Response:
 
 
 async def _rpc_error(_request: Request, error: Exception) -> Response:
-    status = STATUS.get(_code(error) or grpc.StatusCode.UNKNOWN, 502)
+    status = STATUS.get(code_of(error) or grpc.StatusCode.UNKNOWN, 502)
     return JSONResponse({"error": _said(error)}, status_code=status)
 
 
-async def _shoal_error(_request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, status_code=503)
+async def _unavailable(_request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error) or repr(error)}, status_code=503)
+
+
+async def _failed(_request: Request, error: Exception) -> Response:
+    logger.warning("a request failed: %r", error)
+    return JSONResponse({"error": str(error) or repr(error)}, status_code=500)
 
 
 async def _conflict(_request: Request, error: Exception) -> Response:
@@ -325,6 +340,5 @@ async def _conflict(_request: Request, error: Exception) -> Response:
 
 
 async def _bad(_request: Request, error: Exception) -> Response:
-    number = secrets.token_hex(4)
-    logger.info("bad request %s: %r", number, error)
+    logger.info("bad request: %r", error)
     return JSONResponse({"error": str(error)}, status_code=400)

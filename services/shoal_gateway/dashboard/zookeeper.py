@@ -14,6 +14,7 @@ from shoal import zookeepertls
 from shoal.directory import parse_hosts
 from shoal.identity import server_name
 from shoal.tls import Tls
+from shoal_gateway import fourletters
 
 # Seconds for an answer.
 PATIENCE = 1.5
@@ -21,12 +22,7 @@ PATIENCE = 1.5
 DEFAULT_PORT = 2181
 # Bytes of an answer, at most.
 MOST = 64 * 1024
-NOT_ALLOWED = "is not executed because it is not in the whitelist"
-
-_LATENCY = re.compile(r"^Latency min/avg/max: ([\d.]+)/([\d.]+)/([\d.]+)", re.MULTILINE)
-_FIELD = re.compile(
-    r"^(Zookeeper version|Mode|Connections|Outstanding|Node count|Zxid): (.*)$", re.MULTILINE
-)
+_LATENCY = re.compile(r"[\d.]+/([\d.]+)/([\d.]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +69,7 @@ def read(address: str, srvr: str, mntr: str, answered: float) -> Member:
     """
     if not srvr.strip():
         return Member(address, problem="does not answer")
-    if NOT_ALLOWED in srvr:
+    if fourletters.NOT_ALLOWED in srvr:
         return Member(
             address,
             problem="lives, and does not tell: allow it with 4lw.commands.whitelist=srvr,mntr",
@@ -81,18 +77,18 @@ def read(address: str, srvr: str, mntr: str, answered: float) -> Member:
         )
     if "not currently serving" in srvr:
         return Member(address, problem="is not in a quorum, and serves nobody", answered=answered)
-    told = {name: value.strip() for name, value in _FIELD.findall(srvr)}
+    told = fourletters.fields(srvr)
     if "Mode" not in told:
         return Member(address, problem="answers what is not ZooKeeper's", answered=answered)
-    figures = dict(line.split("\t", 1) for line in mntr.splitlines() if "\t" in line)
-    latency = _LATENCY.search(srvr)
+    figures = fourletters.figures(mntr)
+    latency = _LATENCY.fullmatch(told.get("Latency min/avg/max", ""))
     return Member(
         address=address,
         mode=told["Mode"],
         problem="" if figures else "does not tell its sessions: allow mntr, too",
-        version=told.get("Zookeeper version", "").partition("-")[0],
-        latency=float(latency[2]) if latency else None,
-        worst=float(latency[3]) if latency else None,
+        version=fourletters.version(told),
+        latency=float(latency[1]) if latency else None,
+        worst=float(latency[2]) if latency else None,
         connections=_whole(told.get("Connections")),
         sessions=_whole(figures.get("zk_global_sessions")),
         outstanding=_whole(told.get("Outstanding")),
@@ -123,12 +119,17 @@ async def ask_all(hosts: str, tls: Tls | None) -> list[Member]:
         hosts: As `shoal.Directory` takes it.
         tls: Certificate for a ``tls://`` address.
     """
-    servers, _ = parse_hosts(hosts)
-    context = _context(tls) if tls is not None and hosts.startswith(zookeepertls.SCHEME) else None
-    name = server_name(zookeepertls.SERVICE, tls.domain) if tls is not None else ""
-    return list(
-        await asyncio.gather(*(_ask(each.strip(), context, name) for each in servers.split(",")))
-    )
+    servers = [each.strip() for each in parse_hosts(hosts)[0].split(",")]
+    context, name = None, ""
+    if tls is not None and hosts.startswith(zookeepertls.SCHEME):
+        try:
+            context = zookeepertls.context(tls)
+            name = server_name(zookeepertls.SERVICE, tls.domain)
+        except OSError as error:
+            # Being renewed, it may be whole again at the next question.
+            problem = f"was not asked: {tls.certificate} can't be used: {error}"
+            return [Member(each, problem=problem) for each in servers]
+    return list(await asyncio.gather(*(_ask(each, context, name) for each in servers)))
 
 
 async def _ask(address: str, context: ssl.SSLContext | None, name: str) -> Member:
@@ -165,12 +166,6 @@ async def _word(word: str, address: str, context: ssl.SSLContext | None, name: s
         with contextlib.suppress(OSError):
             await writer.wait_closed()
     return answer.decode("utf-8", "replace")
-
-
-def _context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(tls.authorities))
-    context.load_cert_chain(tls.certificate, tls.key)
-    return context
 
 
 def _whole(text: str | None) -> int | None:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from shoal_gateway.client import TERMINAL, ChecksumError, Gateway, state_name
+from shoal_gateway.convert import unix
 from shoal_gateway.demo import check, second_run
 from shoal_gateway.demo.faults import Injector, plan
 from shoal_gateway.demo.plot import draw
@@ -204,7 +205,7 @@ class _Follower:
     def _follow(self) -> None:
         try:
             for event in self._gateway.watch():
-                at = event.at.seconds + event.at.nanos / 1e9
+                at = unix(event.at)
                 if event.state in TERMINAL and event.job_id in self._open:
                     self._open.discard(event.job_id)
                     self.last = max(self.last, at)

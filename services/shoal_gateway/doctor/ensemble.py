@@ -19,6 +19,7 @@ from shoal.directory import parse_hosts
 from shoal.errors import InstanceFormatError, ShoalError
 from shoal.testing import zookeeperserver
 from shoal.tls import Tls
+from shoal_gateway import fourletters
 from shoal_gateway.doctor.findings import Finding, ok, problem, warning
 from shoal_gateway.doctor.machine import ZOOKEEPER
 from shoal_gateway.doctor.versions import numbers
@@ -50,11 +51,9 @@ class Told:
 
 def parsed(answer: str) -> Told:
     """Of an answer to "srvr"."""
-    lines = dict(line.split(":", 1) for line in answer.splitlines() if ":" in line)
-    version = lines.get("Zookeeper version", "").strip().partition("-")[0].partition(",")[0]
-    return Told(
-        version, lines.get("Mode", "").strip(), lines.get("Latency min/avg/max", "").strip()
-    )
+    told = fourletters.fields(answer)
+    latency = told.get("Latency min/avg/max", "")
+    return Told(fourletters.version(told), told.get("Mode", ""), latency)
 
 
 def servers(
@@ -69,9 +68,11 @@ def servers(
     """
     listed, _ = collect_hosts(parse_hosts(address)[0])
     asking = ask or _srvr
+    # Whoever has a certificate may well look at a ZooKeeper that speaks plain text.
+    shown = tls if address.startswith(zookeepertls.SCHEME) else None
     modes = []
     for host, port in listed:
-        finding, mode = _server(host, port, tls, asking)
+        finding, mode = _server(host, port, shown, asking)
         yield finding
         modes.append(mode)
     yield from ensemble([mode for mode in modes if mode is not None], len(listed))
@@ -91,7 +92,7 @@ def _server(
     took = (time.monotonic() - began) * 1e3
     told = parsed(answer)
     if not told.mode:
-        if "whitelist" in answer:
+        if fourletters.NOT_ALLOWED in answer:
             mend = "4lw.commands.whitelist=srvr in its zoo.cfg, if you want to know more"
             return warning(what, "answers, and does not say how it is", mend), ""
         said = answer.strip() or "nothing"

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 
 from shoal_gateway.client import TERMINAL, Gateway, state_name
+from shoal_gateway.convert import unix
 from shoal_gateway.experiments.history import History
 from shoal_gateway.experiments.workload import Task
 from shoal_protos.gateway.model.v1 import job_pb2
@@ -133,7 +134,7 @@ class Client:
         for event in self._gateway.watch():
             if event.state not in TERMINAL:
                 continue
-            at = event.at.seconds + event.at.nanos / 1e9
+            at = unix(event.at)
             state = state_name(event.state)
             with self._lock:
                 self._history.note(

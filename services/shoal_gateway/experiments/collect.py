@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 
 from shoal_gateway.client import ChecksumError, Gateway, state_name
+from shoal_gateway.convert import unix
 from shoal_gateway.experiments.history import History
 from shoal_gateway.fleet.layout import Layout
 
@@ -74,8 +75,8 @@ def _record(gateway: Gateway, job_id: str, outputs: Path) -> dict[str, Any] | No
             }
             for each in job.attempts
         ],
-        "submitted_at": _seconds(job.submitted_at),
-        "ended_at": _seconds(job.ended_at),
+        "submitted_at": unix(job.submitted_at),
+        "ended_at": unix(job.ended_at),
     }
     manifest = gateway.outputs(job_id) if record["state"] == "SUCCEEDED" else None
     published = sum(state_name(event.state) == "SUCCEEDED" for event in found.events)
@@ -94,7 +95,3 @@ def _record(gateway: Gateway, job_id: str, outputs: Path) -> dict[str, Any] | No
             # Not there, so the checker will miss it; here is why.
             logger.warning("job %s: %s can't be fetched as published: %s", job_id, file.name, error)
     return record
-
-
-def _seconds(stamp: Any) -> float:
-    return float(stamp.seconds) + float(stamp.nanos) / 1e9

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from shoal.testing import ZooKeeperServer
+from shoal_gateway import fourletters
 
 # Seconds between looks.
 EVERY = 0.25
@@ -39,12 +40,6 @@ class Sample:
     requests: int
     leader: bool
     registered: frozenset[str]
-
-
-def figures(mntr: str) -> dict[str, str]:
-    """Of an answer to "mntr": one figure a line, name and value with a tab between."""
-    pairs = (line.split("\t", 1) for line in mntr.splitlines() if "\t" in line)
-    return {name: value.strip() for name, value in pairs}
 
 
 def owners(dump: str) -> dict[int, set[str]]:
@@ -126,7 +121,7 @@ class Meter:
         alive: set[int] = set()
         nodes: dict[int, set[str]] = {}
         for number, server in enumerate(self._servers):
-            facts = figures(server.ask("mntr"))
+            facts = fourletters.figures(server.ask("mntr"))
             if "zk_packets_received" not in facts:
                 # It is dead, or has no quorum; a new process counts from 0.
                 self._received[number] = 0

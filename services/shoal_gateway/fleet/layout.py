@@ -100,6 +100,11 @@ class Layout:
         return self.directory / "dashboard.url"
 
     @property
+    def upgrade_log(self) -> Path:
+        """What upgrades wrote that the live page's button started."""
+        return self.directory / "upgrade.log"
+
+    @property
     def zookeeper(self) -> Path:
         """ZooKeeper's data."""
         return self.directory / "zookeeper"

@@ -23,6 +23,7 @@ from gevent.event import Event
 import shoal
 from shoal.channel import replica_of
 from shoal_gateway.client import TERMINAL, state_name
+from shoal_gateway.convert import unix
 from shoal_gateway.load.arrivals import arrivals, share
 from shoal_gateway.load.tracking import Ended, Tracker
 from shoal_protos.gateway.api.v1 import api_pb2, api_pb2_grpc
@@ -262,6 +263,6 @@ class Generator:
     def _note(self, event: Any) -> None:
         self._cursor = event.seq
         if event.state in TERMINAL:
-            recorded = event.at.seconds + event.at.nanos / 1e9
+            recorded = unix(event.at)
             now, state = time.monotonic(), state_name(event.state)
             self._end(self._tracker.ended(event.job_id, state, event.seq, now, recorded))

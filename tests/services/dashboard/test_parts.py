@@ -102,4 +102,4 @@ async def test_a_page_that_is_slow_begins_anew():
     assert b"last" in await anext(stream)
     hub.close()
     assert [each async for each in stream] == []
-    assert not hub.watched
+    assert not hub._queues

@@ -3,6 +3,7 @@
 import socket
 import threading
 
+from shoal.tls import Tls
 from shoal_gateway.dashboard.zookeeper import Member, ask_all, quorum, read
 
 SRVR = """Zookeeper version: 3.8.0-5a02a05eddb59aee6ac762f7ea82e92a68eb9c0f, built on 2022
@@ -89,3 +90,10 @@ async def test_something_else_behind_the_port_is_no_zookeeper():
         (found,) = await ask_all(f"127.0.0.1:{port}", None)
         thread.join(10)
     assert found.problem == "answers what is not ZooKeeper's"
+
+
+async def test_a_certificate_that_is_being_renewed_is_a_finding_and_no_end(tmp_path):
+    tls = Tls(*(tmp_path / name for name in ("tls.crt", "tls.key", "ca.crt")))
+    found = await ask_all("tls://zk1:2281,zk2:2281/gateway", tls)
+    assert [each.address for each in found] == ["zk1:2281", "zk2:2281"]
+    assert all("tls.crt can't be used" in each.problem for each in found)

@@ -11,6 +11,7 @@ import pytest
 
 from shoal.authority import DAY, Authority
 from shoal.identity import PeerIdentity
+from shoal.tls import Tls
 from shoal_gateway.doctor import ensemble, machine, places, versions
 from shoal_gateway.doctor.findings import Verdict, all_of, ok
 from shoal_gateway.doctor.versions import parsed
@@ -126,6 +127,18 @@ def test_servers_are_asked_one_by_one():
     }
     assert "3.8.0, leader" in found[0].found
     assert "Connection refused" in found[2].found
+
+
+@pytest.mark.parametrize(("address", "shown"), [("zk:1/x", False), ("tls://zk:1/x", True)])
+def test_a_certificate_is_shown_only_where_the_address_asks_for_one(address, shown, tmp_path):
+    asked = []
+
+    def ask(_host, _port, tls):
+        asked.append(tls is not None)
+        return SRVR.format("standalone")
+
+    list(ensemble.servers(address, Tls.of(tmp_path), ask))
+    assert asked == [shown]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from shoal_gateway import fourletters
 from shoal_gateway.experiments import zkmeter
 from shoal_gateway.experiments.zkmeter import Return, Sample
 from shoal_gateway.experiments.zookeeper_loss import IGNORANT, KNOWING, shortcomings
@@ -24,7 +25,7 @@ BOTH = frozenset({"a", "b"})
 
 
 def test_the_words_of_a_server_are_read():
-    assert zkmeter.figures("zk_version\t3.8\nzk_packets_received\t42\nodd\n") == {
+    assert fourletters.figures("zk_version\t3.8\nzk_packets_received\t42\nodd\n") == {
         "zk_version": "3.8",
         "zk_packets_received": "42",
     }

@@ -85,7 +85,7 @@ function App() {
   }, [faults]);
   const page = () => {
     if (!about) return html`<p class="quiet">${problem || "Loading …"}</p>`;
-    if (place === "jobs") return id ? html`<${Job} id=${id} changes=${live.tick.jobs} />` : html`<${Jobs} about=${about} changes=${live.tick.jobs} />`;
+    if (place === "jobs") return id ? html`<${Job} key=${id} id=${id} changes=${live.tick.jobs} />` : html`<${Jobs} about=${about} changes=${live.tick.jobs} />`;
     if (place === "zookeeper") return html`<${ZooKeeper} zookeeper=${live.tick.zookeeper} />`;
     if (place === "config") return html`<${Configuration} />`;
     return html`<${Fleet} about=${about} live=${live} />`;

@@ -48,14 +48,18 @@ export function Jobs({ about, changes }) {
     return () => clearTimeout(timer);
   }, [states.join(), owner]);
 
+  // While pages further down are shown, the table stands still.
+  const refresh = () => found && found.jobs.length <= 100 && load();
+  // A timer asks by the filters of when it ends, not of when it was set.
+  const latest = useRef(refresh);
+  latest.current = refresh;
   useEffect(() => {
-    // While pages further down are shown, the table stands still.
-    if (!found || found.jobs.length > 100 || asked.current.timer) return;
+    if (asked.current.timer) return;
     const wait = Math.max(0, asked.current.at + REFRESH - Date.now());
     asked.current.timer = setTimeout(() => {
       asked.current.timer = 0;
       asked.current.at = Date.now();
-      load();
+      latest.current();
     }, wait);
   }, [changes]);
   useEffect(() => () => clearTimeout(asked.current.timer), []);
@@ -164,6 +168,7 @@ function Output({ id, file }) {
   </li>`;
 }
 
+// Each job has one of its own, by its key: an answer about another never comes here.
 export function Job({ id, changes }) {
   const [job, setJob] = useState(null);
   const [problem, setProblem] = useState("");
@@ -178,9 +183,8 @@ export function Job({ id, changes }) {
       (error) => setProblem(error.message),
     );
   useEffect(() => {
-    setJob(null);
     load();
-  }, [id]);
+  }, []);
   useEffect(() => {
     if (over || timer.current) return;
     timer.current = setTimeout(() => {

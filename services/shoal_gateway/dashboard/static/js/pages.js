@@ -40,7 +40,7 @@ function flat(document, above = "") {
   );
 }
 
-export function Configuration({ changed }) {
+export function Configuration() {
   const [found, setFound] = useState(null);
   const [problem, setProblem] = useState("");
   useEffect(() => {
@@ -58,7 +58,7 @@ export function Configuration({ changed }) {
       shut = true;
       clearInterval(timer);
     };
-  }, [changed]);
+  }, []);
   return html`<section aria-label="Configuration">
     <h2>Configuration</h2>
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
