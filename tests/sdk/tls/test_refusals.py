@@ -223,6 +223,24 @@ def test_a_server_without_its_own_certificate_does_not_start(directory, certific
         server.serve(directory)
 
 
+def test_a_server_shows_its_certificate_on_when_another_services_is_put_in_its_place(
+    server, called, directory, certificates, caplog
+):
+    own, others = certificates.of("echo"), certificates.of("registry")
+    for mine, theirs in zip(
+        (own.authorities, own.key, own.certificate),
+        (others.authorities, others.key, others.certificate),
+        strict=True,
+    ):
+        mine.write_bytes(theirs.read_bytes())
+    # Read by the handshakes of these.
+    for _ in range(2):
+        assert called(directory, certificates.of("api")).server == "echo"
+    assert caplog.text.count("callers of 'echo' want one of echo.shoal.internal") == 1
+    certificates.of("echo")
+    assert called(directory, certificates.of("api")).server == "echo"
+
+
 @pytest.fixture(params=["blocking", "asyncio"])
 def guarded(request, directory, certificates):
     """A server that only api may call."""
