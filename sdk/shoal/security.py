@@ -61,7 +61,7 @@ class Security:
 
 
 def server_credentials(files: TlsFiles, service: str) -> grpc.ServerCredentials:
-    """Credentials for a port: each new connection gets what lies in the files then, if it is its own.
+    """Credentials for a port: each new connection gets what lies in the files then, if it is ours.
 
     Clients must show a certificate of a trusted authority.
 
