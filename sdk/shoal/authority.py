@@ -37,6 +37,8 @@ except ModuleNotFoundError as error:
 DAY = 86400.0
 # In one file, so that the one is never replaced without the other.
 AUTHORITY, OWN, FORMER = "authority", "ca.pem", "former.crt"
+# Of a common name, by X.509. ZooKeeper knows callers by theirs, so it is not cut short.
+LONGEST = 64
 # Clocks of two hosts differ; a certificate holds from a little before it was made, seconds.
 SKEW = 300.0
 
@@ -122,9 +124,14 @@ class Authority:
 
         Raises:
             TlsError: there is no authority here, or it has expired, or files can't be written.
-            ValueError: the name can't stand in a certificate.
+            ValueError: the name can't stand in a certificate, or is too long with its domain.
         """
         name = identity.dns_name(self.domain)
+        if len(name) > LONGEST:
+            raise ValueError(
+                f"{name!r} can't stand in a certificate: with its domain it has {len(name)} "
+                f"characters, and a common name at most {LONGEST}"
+            )
         if not days > 0.0:
             raise ValueError(f"a certificate holds for a positive number of days, not {days:g}")
         with self._locked():
@@ -287,7 +294,7 @@ def _authority(
     key = ec.generate_private_key(ec.SECP256R1())
     serial = x509.random_serial_number()
     # Two authorities have two names, or who looks for an issuer would try the wrong key.
-    name = _named(f"Shoal development authority {serial:x}"[:64])
+    name = _named(f"Shoal development authority {serial:x}"[:LONGEST])
     start, end = _span(days, now)
     public = key.public_key()
     certificate = (
@@ -324,7 +331,7 @@ def _leaf(
     return (
         x509.CertificateBuilder(
             ca.subject,
-            _named(name[:64]),
+            _named(name),
             public,
             x509.random_serial_number(),
             max(start, ca.not_valid_before_utc),

@@ -73,6 +73,14 @@ def test_a_name_that_can_not_stand_in_a_certificate_is_refused(certificates, nam
         certificates.authority.issue(PeerIdentity(name))
 
 
+def test_the_common_name_is_the_whole_name_for_zookeeper_compares_it(certificates):
+    longest = "a" * (64 - len(".shoal.internal"))
+    made = loaded(certificates.of(longest).certificate.parent)
+    assert made.subject.rfc4514_string() == f"CN={longest}.shoal.internal"
+    with pytest.raises(ValueError, match="has 65 characters, and a common name at most 64"):
+        certificates.of(f"{longest}a")
+
+
 def test_a_certificate_holds_for_some_time(certificates):
     with pytest.raises(ValueError, match="positive number of days"):
         certificates.authority.issue(PeerIdentity("api"), days=0.0)
