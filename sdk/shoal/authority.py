@@ -78,7 +78,7 @@ class Authority:
 
     def __init__(self, directory: Path, domain: str = DOMAIN) -> None:
         self.directory = directory
-        self.domain = domain
+        self.domain = domain.lower()
         self._own = directory / AUTHORITY
         self._file = self._own / OWN
         self._former = self._own / FORMER

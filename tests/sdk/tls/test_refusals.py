@@ -10,7 +10,10 @@ import pytest
 
 import shoal
 import shoal.aio
-from shoal.doors import PLAIN_ONLY, TLS_ONLY
+from shoal.authority import Authority
+from shoal.doors import PLAIN_ONLY, TLS_ONLY, Speaks
+from shoal.guard import Door
+from shoal.identity import PeerIdentity
 from shoal.testing import FixedDirectory
 from shoal.tls import Tls, TlsFiles
 from shoal_balancer import Replica
@@ -278,6 +281,21 @@ def test_only_services_that_may_call_are_let_in(guarded, directory, certificates
         assert error.value.details() == f"{name} may not call this"
 
 
+def test_names_are_the_same_in_small_letters_and_in_large(tmp_path):
+    authority = Authority.create(tmp_path / "acme", domain="Shoal.Acme.example")
+    tls = Tls.of(authority.issue(PeerIdentity("Api")), domain="Shoal.Acme.example")
+    assert tls.certificate.parent.name == "api"
+
+    class Context:
+        """A handler's, of a call with that certificate."""
+
+        def auth_context(self):
+            return {"peer_dns": [name.encode() for name in TlsFiles(tls).current().names]}
+
+    assert Door.of({"API"}, tls).refusal(Context()) is None
+    assert Door.of({"registry"}, tls).refusal(Context()) == "service 'api' may not call this"
+
+
 def test_callers_without_certificates_make_no_sense():
     with pytest.raises(ValueError, match="give the server tls"):
         shoal.Server("echo", callers={"api"})
@@ -307,6 +325,15 @@ def test_a_fixed_directory_with_tls_takes_its_targets_for_tls(serve, certificate
     with FixedDirectory({"echo": [server.replica.target]}, tls=tls) as fixed:
         stub = echo_pb2_grpc.EchoStub(fixed.channel("echo"))
         assert stub.Echo(REQUEST, timeout=DEADLINE).server == "echo"
+
+
+async def test_no_credentials_are_no_word_for_plain_text(directory, certificates):
+    tls = certificates.of("api")
+    with FixedDirectory({}, tls=tls) as fixed:
+        assert fixed.channel("echo", credentials=None).pool.speaks is Speaks.TLS
+        assert fixed.channel("echo", tls=None).pool.speaks is Speaks.PLAIN
+    async with shoal.aio.Directory("127.0.0.1:1/x", tls=tls) as nowhere:
+        assert nowhere.channel("echo", credentials=None).pool.speaks is Speaks.TLS
 
 
 def test_tls_and_credentials_exclude_each_other(directory, certificates):
