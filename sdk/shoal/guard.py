@@ -59,7 +59,8 @@ class Guard(grpc.ServerInterceptor):
 
     def __init__(self, door: Door) -> None:
         self._door = door
-        self._guarded = Wrapped(lambda handler: self._wrapped(behavior_of(handler)))
+        # Within the gate, which heeds what can't be read.
+        self._guarded = Wrapped(lambda handler: self._wrapped(behavior_of(handler)), heeds=False)
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Grpc's hook, once for each call."""

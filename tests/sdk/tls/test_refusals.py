@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import grpc
 import pytest
 
 import shoal
 import shoal.aio
+from shoal.aio.guard import AioGuard
 from shoal.authority import Authority
 from shoal.doors import PLAIN_ONLY, TLS_ONLY, Speaks
-from shoal.guard import Door
+from shoal.guard import Door, Guard
 from shoal.identity import PeerIdentity
 from shoal.testing import FixedDirectory
 from shoal.tls import Tls, TlsFiles
@@ -294,6 +296,33 @@ def test_names_are_the_same_in_small_letters_and_in_large(tmp_path):
 
     assert Door.of({"API"}, tls).refusal(Context()) is None
     assert Door.of({"registry"}, tls).refusal(Context()) == "service 'api' may not call this"
+
+
+def test_bytes_that_are_no_message_are_answered_so_also_where_not_everybody_may_call(
+    guarded, directory, certificates
+):
+    with (
+        shoal.Channel(directory, "echo", tls=certificates.of("api"), retry=None) as channel,
+        pytest.raises(grpc.RpcError) as error,
+    ):
+        channel.unary_unary("/shoal.testing.v1.Echo/Echo")(b"\x0a\xff\xff\xff", timeout=DEADLINE)
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_guard_leaves_what_can_not_be_read_to_the_gate():
+    handler = grpc.unary_unary_rpc_method_handler(
+        lambda request, _: request, pb.EchoRequest.FromString
+    )
+    door = Door(frozenset(), "shoal.internal")
+    details = SimpleNamespace(method="/shoal.testing.v1.Echo/Echo")
+
+    async def found(_):
+        return handler
+
+    guarded = Guard(door).intercept_service(lambda _: handler, details)
+    assert guarded.request_deserializer is handler.request_deserializer
+    guarded = await AioGuard(door).intercept_service(found, details)
+    assert guarded.request_deserializer is handler.request_deserializer
 
 
 def test_callers_without_certificates_make_no_sense():
