@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import datetime as dt
 import fcntl
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from shoal import atomically
 from shoal.errors import TlsError
 from shoal.identity import DOMAIN, PeerIdentity, identity_in
 from shoal.tls import AUTHORITIES, CERTIFICATE, KEY
@@ -161,7 +160,7 @@ class Authority:
             _write(self._former, _pem(old), 0o644)
             # Trusted by all before anything is issued by it. Interrupted here, it never will be,
             # and a finish puts things back.
-            self._tell(certificate)
+            self._tell(self._trusted(certificate))
             _write(self._file, _pem_key(key) + _pem(certificate), 0o600)
 
     def finish(self) -> None:
@@ -180,8 +179,9 @@ class Authority:
                     f"{', '.join(each.place.name for each in left)} in {self.directory} are still "
                     "of the former authority: `shoal certs renew` first"
                 )
+            # Last: interrupted before it, the roll is not finished, and can be.
+            self._tell(_pem(ca))
             self._former.unlink()
-            self._tell(ca)
 
     def issued(self) -> list[Issued]:
         """All certificates here, by name.
@@ -230,8 +230,7 @@ class Authority:
     def _trusted(self, ca: x509.Certificate) -> bytes:
         return _pem(ca) + (self._former.read_bytes() if self.rolling else b"")
 
-    def _tell(self, ca: x509.Certificate) -> None:
-        bundle = self._trusted(ca)
+    def _tell(self, bundle: bytes) -> None:
         for certificate in self.directory.glob(f"*/{CERTIFICATE}"):
             _write(certificate.with_name(AUTHORITIES), bundle, 0o644)
 
@@ -387,16 +386,4 @@ def _pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
-    """Replaces a file whole, with its mode from the first moment."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    aside = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    atomically.write(path, data, mode=mode, sync=True)

@@ -116,8 +116,8 @@ def test_a_roll_that_was_interrupted_is_put_back_by_a_finish(certificates, monke
     tls = certificates.of("api")
     tell = Authority._tell
 
-    def interrupted(self, certificate):
-        tell(self, certificate)
+    def interrupted(self, bundle):
+        tell(self, bundle)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Authority, "_tell", interrupted)
@@ -128,6 +128,23 @@ def test_a_roll_that_was_interrupted_is_put_back_by_a_finish(certificates, monke
     authority.finish()
     assert len(x509.load_pem_x509_certificates(tls.authorities.read_bytes())) == 1
     TlsFiles(tls)
+
+
+def test_a_finish_that_was_interrupted_can_be_repeated(certificates, monkeypatch):
+    authority = certificates.authority
+    tls = certificates.of("api")
+    authority.roll()
+    certificates.of("api")
+
+    def interrupted(self, bundle):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Authority, "_tell", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            authority.finish()
+    authority.finish()
+    assert len(x509.load_pem_x509_certificates(tls.authorities.read_bytes())) == 1
 
 
 def test_an_authority_signs_no_names_of_the_world(certificates):
