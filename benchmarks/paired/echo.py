@@ -20,7 +20,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from shoal.tls import Tls, TlsFiles, server_credentials
+from shoal.security import server_credentials
+from shoal.tls import Tls, TlsFiles
 from shoal_protos.testing.v1 import echo_pb2, echo_pb2_grpc
 
 OPTIONS = [("grpc.so_reuseport", 0)]

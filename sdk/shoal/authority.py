@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import datetime as dt
 import fcntl
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from shoal import atomically
 from shoal.errors import TlsError
 from shoal.identity import DOMAIN, PeerIdentity, identity_in
 from shoal.tls import AUTHORITIES, CERTIFICATE, KEY
@@ -37,6 +36,8 @@ except ModuleNotFoundError as error:
 DAY = 86400.0
 # In one file, so that the one is never replaced without the other.
 AUTHORITY, OWN, FORMER = "authority", "ca.pem", "former.crt"
+# Of a common name, by X.509. ZooKeeper knows callers by theirs, so it is not cut short.
+LONGEST = 64
 # Clocks of two hosts differ; a certificate holds from a little before it was made, seconds.
 SKEW = 300.0
 
@@ -76,7 +77,7 @@ class Authority:
 
     def __init__(self, directory: Path, domain: str = DOMAIN) -> None:
         self.directory = directory
-        self.domain = domain
+        self.domain = domain.lower()
         self._own = directory / AUTHORITY
         self._file = self._own / OWN
         self._former = self._own / FORMER
@@ -122,9 +123,14 @@ class Authority:
 
         Raises:
             TlsError: there is no authority here, or it has expired, or files can't be written.
-            ValueError: the name can't stand in a certificate.
+            ValueError: the name can't stand in a certificate, or is too long with its domain.
         """
         name = identity.dns_name(self.domain)
+        if len(name) > LONGEST:
+            raise ValueError(
+                f"{name!r} can't stand in a certificate: with its domain it has {len(name)} "
+                f"characters, and a common name at most {LONGEST}"
+            )
         if not days > 0.0:
             raise ValueError(f"a certificate holds for a positive number of days, not {days:g}")
         with self._locked():
@@ -154,7 +160,7 @@ class Authority:
             _write(self._former, _pem(old), 0o644)
             # Trusted by all before anything is issued by it. Interrupted here, it never will be,
             # and a finish puts things back.
-            self._tell(certificate)
+            self._tell(self._trusted(certificate))
             _write(self._file, _pem_key(key) + _pem(certificate), 0o600)
 
     def finish(self) -> None:
@@ -173,8 +179,9 @@ class Authority:
                     f"{', '.join(each.place.name for each in left)} in {self.directory} are still "
                     "of the former authority: `shoal certs renew` first"
                 )
+            # Last: interrupted before it, the roll is not finished, and can be.
+            self._tell(_pem(ca))
             self._former.unlink()
-            self._tell(ca)
 
     def issued(self) -> list[Issued]:
         """All certificates here, by name.
@@ -223,8 +230,7 @@ class Authority:
     def _trusted(self, ca: x509.Certificate) -> bytes:
         return _pem(ca) + (self._former.read_bytes() if self.rolling else b"")
 
-    def _tell(self, ca: x509.Certificate) -> None:
-        bundle = self._trusted(ca)
+    def _tell(self, bundle: bytes) -> None:
         for certificate in self.directory.glob(f"*/{CERTIFICATE}"):
             _write(certificate.with_name(AUTHORITIES), bundle, 0o644)
 
@@ -287,7 +293,7 @@ def _authority(
     key = ec.generate_private_key(ec.SECP256R1())
     serial = x509.random_serial_number()
     # Two authorities have two names, or who looks for an issuer would try the wrong key.
-    name = _named(f"Shoal development authority {serial:x}"[:64])
+    name = _named(f"Shoal development authority {serial:x}"[:LONGEST])
     start, end = _span(days, now)
     public = key.public_key()
     certificate = (
@@ -324,7 +330,7 @@ def _leaf(
     return (
         x509.CertificateBuilder(
             ca.subject,
-            _named(name[:64]),
+            _named(name),
             public,
             x509.random_serial_number(),
             max(start, ca.not_valid_before_utc),
@@ -380,16 +386,4 @@ def _pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
-    """Replaces a file whole, with its mode from the first moment."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    aside = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    atomically.write(path, data, mode=mode, sync=True)

@@ -44,7 +44,7 @@ class ChannelOwner:
         from shoal.channel import Channel
 
         self._check_open()
-        if self.tls is not None and "credentials" not in options:
+        if self.tls is not None and options.get("credentials") is None:
             options.setdefault("tls", self.tls)
         channel = Channel(cast(DirectoryLike, self), service, **options)
         self._channels.add(channel)

@@ -8,7 +8,7 @@ Whether grpc works in the child depends on the process, not on the object: if gr
 when the parent forked, and was not told to prepare for it (``GRPC_ENABLE_FORK_SUPPORT=1``), even a
 fresh channel hangs there. asyncio's half does not survive in any case. If the core was asleep, all
 is well either way. Each of this was tried with grpcio 1.85.1, and test_server_forks.py tries it
-again.
+again, but for the rare hang that `_before` prevents.
 """
 
 from __future__ import annotations

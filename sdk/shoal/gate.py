@@ -33,13 +33,15 @@ class Wrapped:
 
     Args:
         wrap: Makes the new behaviour of a handler.
+        heeds: Whether requests that can't be read are answered here, and not by who wraps it next.
     """
 
     # An interceptor may make a new handler each time; then there is no use in remembering.
     _MOST = 1000
 
-    def __init__(self, wrap: Callable[[Any], Any]) -> None:
+    def __init__(self, wrap: Callable[[Any], Any], *, heeds: bool = True) -> None:
         self._wrap = wrap
+        self._heeds = heeds
         self._known: dict[str, tuple[Any, Any]] = {}
 
     def of(self, method: str, handler: Any) -> Any:
@@ -49,7 +51,7 @@ class Wrapped:
             return known[1]
         if len(self._known) >= self._MOST:
             self._known.clear()
-        wrapped = _swapped(handler, self._wrap(handler))
+        wrapped = _swapped(handler, self._wrap(handler), heeds=self._heeds)
         self._known[method] = (handler, wrapped)
         return wrapped
 
@@ -199,8 +201,10 @@ def _on_pool(pool: ThreadPoolExecutor, behavior: Any) -> Any:
     return elsewhere
 
 
-def _swapped(handler: Any, behavior: Any) -> Any:
+def _swapped(handler: Any, behavior: Any, *, heeds: bool) -> Any:
     make = getattr(grpc, f"{_kind(handler)}_rpc_method_handler")
+    if not heeds:
+        return make(behavior, handler.request_deserializer, handler.response_serializer)
     return make(
         malformed.heeding(handler, behavior),
         malformed.reading(handler, behavior),

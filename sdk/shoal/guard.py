@@ -22,7 +22,7 @@ class Door:
     """Whom a server lets in.
 
     Attributes:
-        services: By name.
+        services: By name, in small letters, as names stand in certificates.
         domain: What the names of certificates end with.
     """
 
@@ -40,7 +40,7 @@ class Door:
             raise ValueError("callers are known by their certificates: give the server tls, too")
         if isinstance(callers, str):
             raise ValueError(f"callers are several names, like {{{callers!r}}}")  # noqa: TRY004
-        return cls(frozenset(callers), tls.domain)
+        return cls(frozenset(name.lower() for name in callers), tls.domain)
 
     def refusal(self, context: Any) -> str | None:
         """Why the caller is not let in; None when it is."""
@@ -59,7 +59,8 @@ class Guard(grpc.ServerInterceptor):
 
     def __init__(self, door: Door) -> None:
         self._door = door
-        self._guarded = Wrapped(lambda handler: self._wrapped(behavior_of(handler)))
+        # Within the gate, which heeds what can't be read.
+        self._guarded = Wrapped(lambda handler: self._wrapped(behavior_of(handler)), heeds=False)
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Grpc's hook, once for each call."""

@@ -65,8 +65,9 @@ def identity_in(names: Iterable[str], domain: str = DOMAIN) -> PeerIdentity | No
     >>> identity_in(["alice.users.shoal.internal"]).user
     True
     """
+    ending = f".{domain.lower()}"
     for name in names:
-        below = name.lower().removesuffix(f".{domain}")
+        below = name.lower().removesuffix(ending)
         first, *rest = below.split(".")
         if below != name.lower() and _NAME.fullmatch(first) and rest in ([], [_USERS]):
             return PeerIdentity(first, user=bool(rest))

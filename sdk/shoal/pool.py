@@ -122,6 +122,7 @@ class Pool:
         self._parting: set[ReplicaNode] = set()
         self.caller_id = f"{self.directory.caller_id}.{next(_numbers)}"
         self._unsubscribe: Callable[[], None] | None = None
+        self._renewal: Renewal | None = None
         self.balancer: Balancer[Endpoint] = Balancer(
             self.policy,
             connect=lambda replica: Endpoint(self, replica),
@@ -135,7 +136,8 @@ class Pool:
         )
         self._looking = False
         # Held while a set is judged and taken in: the directory tells of sets, and calls and
-        # contracts that were read may change what is thought of the last one.
+        # contracts that were read may change what is thought of the last one. And while one
+        # connection takes another's place.
         self._judging = threading.RLock()
         self._judged = True
         self.fitness.begin()
@@ -150,7 +152,8 @@ class Pool:
         self.watch = self.directory.watch(self.service)
         self._unsubscribe = self.watch.subscribe(self._observed)
         if self.files is not None:
-            Renewal(self, self.files).begin()
+            self._renewal = Renewal(self, self.files)
+            self._renewal.begin()
 
     def material(self) -> Material | None:
         """What a connection is opened with now; None where that is not ours to know."""
@@ -158,12 +161,17 @@ class Pool:
 
     def succeed(self, node: ReplicaNode, endpoint: Endpoint) -> None:
         """Has calls go over another connection from now on; the old one ends with its last call."""
-        if not self.balancer.succeed(node, endpoint):
+        # A set that is judged meanwhile would have the old one say hello again.
+        with self._judging:
+            taken = self.balancer.succeed(node, endpoint)
+            if taken:
+                node.endpoint.outlived()
+                endpoint.greet()
+                self._part_from([node])
+        # A pool that was closed meanwhile may not have seen it.
+        if not taken or self.closed:
+            endpoint.release()
             self.transport.later(0.0, endpoint.close)
-            return
-        node.endpoint.outlived()
-        endpoint.greet()
-        self._part_from([node])
 
     def learn(self, method: str) -> None:
         """Takes in that a method is called, which replicas must have from now on."""
@@ -258,6 +266,8 @@ class Pool:
         self.closed = True
         if self._unsubscribe is not None:
             self._unsubscribe()
+        if self._renewal is not None:
+            self._renewal.close()
         nodes = {
             *self._parting.copy(),
             *self.balancer.update(()),

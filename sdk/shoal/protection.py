@@ -83,7 +83,8 @@ def protect(
 ) -> None:
     """Makes the parents that are missing, and closes whatever stands open to anybody.
 
-    What belongs to somebody already stays theirs. Idempotent; may be interrupted and repeated.
+    What belongs to somebody already stays theirs, and whoever the plan does not name keeps their
+    rights. Idempotent; may be interrupted and repeated.
 
     Args:
         client: Connected, as an operator.
@@ -97,11 +98,9 @@ def protect(
         try:
             # The ACL is of the last; those before it, if any, are nobody's business here.
             client.create(path, b"", acl=list(acls), makepath=True)
+            told(path)
         except NodeExistsError:
-            if set(client.get_acls(path)[0]) == set(acls):
-                continue
-            client.set_acls(path, list(acls))
-        told(path)
+            close(client, path, acls, told)
     for root, acls in wanted.below.items():
         for path in open_nodes(client, root):
             try:
@@ -109,6 +108,29 @@ def protect(
             except NoNodeError:
                 continue  # gone meanwhile
             told(path)
+
+
+def close(
+    client: KazooClient, path: str, acls: Acls, told: Callable[[str], None] = lambda _path: None
+) -> None:
+    """Closes a node to all but these, and those who are named there already.
+
+    Args:
+        client: Connected, as an operator.
+        path: The node.
+        acls: What those who are named here may.
+        told: Called with the path if anything was changed.
+
+    Raises:
+        KazooException: ZooKeeper refused something, or went away.
+    """
+    found, _ = client.get_acls(path)
+    named = {each.id for each in acls}
+    # Parents are shared: who adds a service must not shut out the others.
+    kept = [each for each in found if each.id.scheme != "world" and each.id not in named]
+    if set(found) != {*acls, *kept}:
+        client.set_acls(path, [*acls, *kept])
+        told(path)
 
 
 def open_nodes(client: KazooClient, root: str) -> Iterator[str]:

@@ -12,7 +12,8 @@ import weakref
 from typing import TYPE_CHECKING
 
 from shoal.endpoint import CONNECTED, Endpoint
-from shoal.tls import TlsFiles
+from shoal.tls import Material, TlsFiles
+from shoal.transport import aside
 
 if TYPE_CHECKING:
     from shoal.pool import Pool, ReplicaNode
@@ -30,7 +31,10 @@ AT_ONCE = 16
 
 
 class Renewal:
-    """Watches the files for a pool. What it does happens where the transport does things later.
+    """Watches the files for a pool.
+
+    They are read on the housekeeping thread, for an event loop must not wait for a disk; what
+    follows from them happens where the transport does things later.
 
     Args:
         pool: Whose connections.
@@ -49,26 +53,35 @@ class Renewal:
         """Looks at the files from now on."""
         self._again(POLL)
 
+    def close(self) -> None:
+        """The pool is closed: nothing is in the making any more. Idempotent, from any thread."""
+        for node in list(self._making):
+            self._drop(node)
+
     def _again(self, delay: float) -> None:
+        aside(delay, self._read)
+
+    def _read(self) -> None:
         pool = self._pool()
         if pool is not None:
-            pool.transport.later(delay, self._look)
+            material = self._files.current()
+            pool.transport.later(0.0, lambda: self._look(material))
 
-    def _look(self) -> None:
+    def _look(self, material: Material) -> None:
         pool = self._pool()
         if pool is None:
             return
         if pool.closed:
-            self._drop_all()
+            # What was begun while it was closed.
+            self.close()
             return
         try:
-            self._renew(pool)
+            self._renew(pool, material)
         finally:
             waiting = len(self._making) > len(self._complained)
             self._again(LOOK if waiting else POLL)
 
-    def _renew(self, pool: Pool) -> None:
-        material = self._files.current()
+    def _renew(self, pool: Pool, material: Material) -> None:
         for node in pool.balancer.snapshot.everyone().values():
             endpoint = node.endpoint
             if endpoint.opened and endpoint.made_with is not material and not node.retired:
@@ -78,8 +91,8 @@ class Renewal:
                 self._drop(node)
             elif endpoint.state(connect=True) in CONNECTED or not node.endpoint.connected:
                 # Where the old connection is gone nothing is lost by the new one's failing.
-                self._drop(node, close=False)
-                pool.succeed(node, endpoint)
+                if self._taken(node) is endpoint:
+                    pool.succeed(node, endpoint)
             elif pool.clock() - since > PATIENCE and endpoint not in self._complained:
                 self._complained.add(endpoint)
                 logger.warning(
@@ -95,12 +108,14 @@ class Renewal:
         if node not in self._making and len(self._making) - len(self._complained) < AT_ONCE:
             self._making[node] = (node.endpoint.anew(), pool.clock())
 
-    def _drop_all(self) -> None:
-        for node in list(self._making):
-            self._drop(node)
-
-    def _drop(self, node: ReplicaNode, *, close: bool = True) -> None:
-        endpoint, _ = self._making.pop(node)
-        self._complained.discard(endpoint)
-        if close:
+    def _drop(self, node: ReplicaNode) -> None:
+        endpoint = self._taken(node)
+        if endpoint is not None:
             endpoint.close()
+
+    def _taken(self, node: ReplicaNode) -> Endpoint | None:
+        """The connection in the making, for whoever comes first."""
+        endpoint, _ = self._making.pop(node, (None, 0.0))
+        if endpoint is not None:
+            self._complained.discard(endpoint)
+        return endpoint

@@ -18,7 +18,8 @@ from shoal.contracts import KEY, NAMES, ServedContract
 from shoal.drain import Phase, Roster
 from shoal.drainreport import DrainReport
 from shoal.protocols import Registration
-from shoal.tls import Tls, files_of, server_credentials
+from shoal.security import server_credentials
+from shoal.tls import Tls, files_of
 from shoal.views import ChannelView
 from shoal_balancer import Replica, Status
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from pathlib import Path
 
+from shoal import atomically
 from shoal.errors import KeyFileError
 from shoal.recipes.keydocs import key_id
 
@@ -99,24 +99,12 @@ class Signer:
             serialization.NoEncryption(),
         )
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            aside = Path(name)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    os.fchmod(file.fileno(), 0o600)
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                if replace:
-                    aside.replace(path)
-                else:
-                    _link(path, aside)
-            finally:
-                aside.unlink(missing_ok=True)
-        except KeyFileError:
-            raise
+            atomically.write(path, data, sync=True, replace=replace)
         except OSError as error:
+            if isinstance(error, FileExistsError) and path.exists():
+                raise KeyFileError(
+                    f"there is a private key at {path} already; rotate it, or name another file"
+                ) from error
             raise KeyFileError(f"the private key can't be written to {path}: {error}") from error
 
     def sign(self, domain: str, message: bytes) -> bytes:
@@ -128,15 +116,6 @@ class Signer:
             message: What is signed.
         """
         return self._private.sign(signed_bytes(domain, message))
-
-
-def _link(path: Path, aside: Path) -> None:
-    try:
-        path.hardlink_to(aside)  # fails where there is one
-    except FileExistsError as error:
-        raise KeyFileError(
-            f"there is a private key at {path} already; rotate it, or name another file"
-        ) from error
 
 
 def verifies(public: bytes, domain: str, message: bytes, signature: bytes) -> bool:

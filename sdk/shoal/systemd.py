@@ -67,12 +67,13 @@ class Notifier:
         Args:
             orders: Where the order comes from.
             prove: Begins a proof of life on the threads that it is about. Until the proof has come
-                to true, and this thread to look at it, the watchdog hears nothing.
+                to true, and this thread to look at it, the watchdog hears nothing. One that raises
+                has not come to true; the error is logged.
         """
         proof: Future[bool] | None = None
         while True:
             if self.every is not None and (proof is None or proof.done()):
-                if proof is not None and proof.result():
+                if proof is not None and _yes(proof.result):
                     self.say(ALIVE)
                 proof = prove()
             try:
@@ -86,7 +87,15 @@ class Notifier:
             try:
                 await asyncio.wait_for(ordered.wait(), self.every)
             except TimeoutError:
-                if alive is None or alive():
+                if alive is None or _yes(alive):
                     self.say(ALIVE)
             else:
                 return
+
+
+def _yes(alive: Callable[[], bool]) -> bool:
+    try:
+        return alive()
+    except Exception:
+        logger.exception("the proof of life failed, so the watchdog hears nothing")
+        return False

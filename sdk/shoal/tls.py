@@ -22,7 +22,7 @@ import grpc
 
 from shoal import forks
 from shoal.errors import TlsError
-from shoal.identity import DOMAIN, identity_in, server_name
+from shoal.identity import DOMAIN, server_name
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,9 @@ ENVIRONMENT = "SHOAL_TLS"
 # Files are replaced one after the other. Only what does not go together for this long, seconds, is
 # worth a warning.
 SETTLES = 1.0
+# What could not be used is tried again after this long, seconds, though nothing has changed in the
+# files: a clock or a disk may have been mended.
+AGAIN = 10.0
 # Tries to read three files while nobody replaces one of them.
 READS = 5
 # A certificate that was not renewed when this share of its life is left is warned of.
@@ -119,7 +122,7 @@ class Material:
 
 
 # Of one file: what changes when another is put in its place, or it is written anew.
-_Stamp = tuple[int, int, int, int]
+_Stamp = tuple[int, int, int, int, int]
 
 
 class TlsFiles:
@@ -145,8 +148,9 @@ class TlsFiles:
         self._clock = clock
         self._now = now
         self._stamps: tuple[_Stamp, ...] | str | None = None
-        # What could not be used, since when, and whether that was said.
+        # What could not be used, since when, why, when it is tried again, and whether it was said.
         self._bad: tuple[tuple[_Stamp, ...] | str, float, str] | None = None
+        self._again = 0.0
         self._complained = False
         self._warned: Material | None = None
         self.after_fork()
@@ -167,19 +171,25 @@ class TlsFiles:
         self._lock = threading.Lock()
 
     def _replace(self, stamps: tuple[_Stamp, ...] | str) -> None:
+        now = self._clock()
         if self._bad is None or self._bad[0] != stamps:
+            self._bad, self._again, self._complained = (stamps, now, ""), now, False
+        _, since, why = self._bad
+        if now >= self._again:
             try:
-                self._stamps, self._held = self._read()
+                self._stamps, found = self._read()
             except TlsError as error:
-                self._bad, self._complained = (stamps, self._clock(), str(error)), False
+                why = str(error)
+                self._bad, self._again = (stamps, since, why), now + AGAIN
             else:
                 self._bad = None
-                logger.info(
-                    "%s was read again: valid until %s", self.tls.certificate, _day(self._held)
-                )
+                # Connections are made anew for another material only.
+                if found != self._held:
+                    self._held = found
+                    until = _day(found)
+                    logger.info("%s was read again: valid until %s", self.tls.certificate, until)
                 return
-        _, since, why = self._bad
-        if not self._complained and self._clock() - since >= SETTLES:
+        if not self._complained and now - since >= SETTLES:
             self._complained = True
             logger.warning("%s; the certificate that was there before is used on", why)
 
@@ -202,7 +212,10 @@ class TlsFiles:
             ]
         except OSError as error:
             return str(error)
-        return tuple((each.st_dev, each.st_ino, each.st_mtime_ns, each.st_size) for each in found)
+        return tuple(
+            (each.st_dev, each.st_ino, each.st_mtime_ns, each.st_ctime_ns, each.st_size)
+            for each in found
+        )
 
     def _read(self) -> tuple[tuple[_Stamp, ...] | str, Material]:
         for _ in range(READS):
@@ -233,50 +246,22 @@ def files_of(tls: Tls) -> TlsFiles:
     return found
 
 
-def server_credentials(files: TlsFiles, service: str) -> grpc.ServerCredentials:
-    """Credentials for a port: each new connection gets what lies in the files then.
-
-    Clients must show a certificate of a trusted authority.
-
-    Raises:
-        TlsError: the certificate is another service's, and callers would refuse it.
-        ValueError: the service's name can't stand in a certificate.
-    """
-    check_service(files, service)
-    material = files.current()
-    # Each time on one of grpc's own threads, in a handshake: what is the same is not read again.
-    given = material
-
-    def fetch() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal given
-        now = files.current()
-        if now is given:
-            return None
-        given = now
-        return now.server_configuration()
-
-    return grpc.dynamic_ssl_server_credentials(
-        material.server_configuration(),
-        fetch,  # type: ignore[arg-type] # None is grpc's word for no change, which its stubs forgot
-        require_client_authentication=True,
-    )
-
-
-def check_service(files: TlsFiles, service: str) -> None:
-    """Refuses a certificate that callers of a service would refuse.
+def check_service(files: TlsFiles, service: str) -> Material:
+    """Refuses a certificate that callers of a service would refuse; returns any other.
 
     Raises:
         TlsError: it is another service's.
         ValueError: the service's name can't stand in a certificate.
     """
+    material = files.current()
     wanted = server_name(service, files.tls.domain)
-    names = files.current().names
-    if wanted not in names:
+    if wanted not in material.names:
         raise TlsError(
-            f"{files.tls.certificate} is a certificate of {', '.join(names) or 'nobody'}, and "
-            f"callers of '{service}' want one of {wanted}: issue that "
+            f"{files.tls.certificate} is a certificate of {', '.join(material.names) or 'nobody'}, "
+            f"and callers of '{service}' want one of {wanted}: issue that "
             f"(shoal certs issue DIR {service})"
         )
+    return material
 
 
 def _examined(tls: Tls) -> Material:
@@ -390,8 +375,3 @@ def _why(tls: Tls, error: ssl.SSLCertVerificationError) -> str:
 
 def _day(material: Material) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(material.not_after))
-
-
-def owner(material: Material, domain: str = DOMAIN) -> str:
-    """Whose certificate it is, for a person."""
-    return str(identity_in(material.names, domain) or ", ".join(material.names) or "nobody")

@@ -57,6 +57,11 @@ class _Housekeeping:
 _housekeeping = _Housekeeping()
 
 
+def aside(delay: float, task: Callable[[], object]) -> None:
+    """Runs a task on the housekeeping thread, in ``delay`` seconds; it may read a small file."""
+    _housekeeping.worker.call_later(delay, task)
+
+
 class _Word:
     """Hello or released, on its way to one replica.
 
@@ -152,7 +157,7 @@ class SyncTransport:
 
     def later(self, delay: float, task: Callable[[], object]) -> None:
         """Runs it on the housekeeping thread."""
-        _housekeeping.worker.call_later(delay, task)
+        aside(delay, task)
 
     def _say(
         self,

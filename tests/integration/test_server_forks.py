@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from shoal import forks
 from tests.support.echo import ROOT, EchoProcess
 
 SYNC = ("inherited channel", "fresh channel", "own server")
@@ -87,3 +88,15 @@ def test_a_fork_after_use_of_asyncio_with_support_leaves_the_blocking_half(echo)
     found = outcomes(echo, "aio", support=True)
     works(found, *SYNC, "parent")
     says_why(found, *AIO, "inherited aio channel")
+
+
+def test_grpcs_core_does_not_fall_asleep_amid_a_fork(monkeypatch):
+    # That a child would hang otherwise is too rare to be tried.
+    state = forks._State()
+    monkeypatch.setattr(forks, "_state", state)
+    monkeypatch.setattr(forks, "SUPPORTED", True)
+    monkeypatch.setattr(forks, "_core_is_alive", lambda: True)
+    forks._before()
+    assert state.awake is not None
+    forks._after_in_parent()
+    assert state.awake is None

@@ -8,6 +8,7 @@ import pytest
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError
 from kazoo.handlers.threading import KazooTimeoutError, SequentialThreadingHandler
+from kazoo.security import ACL, Permissions
 
 import shoal
 from shoal import protection, zookeepertls
@@ -165,6 +166,49 @@ def test_services_coordinate_and_cannot_disturb_each_other(tree, directory, clie
     with pytest.raises(shoal.LockTakenError):
         shoal.Lock(directory(tree, "registry"), "x").acquire(30, wait=False)
     lock.release()
+
+
+def test_who_is_protected_later_takes_nothing_from_those_before(
+    secured, certificates, directory, client
+):
+    place = str(certificates.of("operator").certificate.parent)
+    command = ["--zookeeper", f"{secured.hosts}/later", "--tls", place, "zookeeper", "protect"]
+    for name in SERVICES:
+        assert run([*command, "--service", name]) == 0
+    for name in SERVICES:
+        lock = shoal.Lock(directory(f"{secured.hosts}/later", name), f"of-{name}")
+        lock.acquire(30)
+        lock.release()
+    # Rights of those who are named are as planned, whatever they were.
+    operator = client("operator")
+    mine = zookeepertls.principal(PeerIdentity("api"))
+    operator.set_acls("/later/locks", [ACL(Permissions.ALL, mine), zookeepertls.READABLE])
+    assert run([*command, "--service", "api"]) == 0
+    (left,) = [each for each in operator.get_acls("/later/locks")[0] if each.id == mine]
+    assert left.perms == Permissions.READ | Permissions.CREATE
+
+
+def test_a_lock_is_held_where_only_the_directorys_own_root_can_be_read(
+    tree, certificates, client, tmp_path, caplog
+):
+    operator = client("operator")
+    before, _ = operator.get_acls("/")
+    own, _ = operator.get_acls("/gateway")
+    operators = [each for each in own if each.id.scheme != "world"]
+    operator.set_acls("/", operators)
+    try:
+        tls = certificates.of("registry")
+        with shoal.Directory(tree, tls=tls, session_timeout=1.0, cache_dir=tmp_path) as directory:
+            lock = shoal.Lock(directory, "alone")
+            lock.acquire(30)
+            assert not lock.lost.wait(1.2)
+            # Closed, too, it is lost and said why.
+            operator.set_acls("/gateway", operators)
+            assert lock.lost.wait(30)
+            assert "does not let this process read /gateway" in caplog.text
+    finally:
+        operator.set_acls("/gateway", own)
+        operator.set_acls("/", before)
 
 
 def test_operators_write_documents_that_services_read(tree, directory, client):

@@ -96,7 +96,7 @@ class Directory:
 
         if self._closed:
             raise DirectoryClosedError(f"{self!r} was closed; make a new one")
-        if self._directory.tls is not None and "credentials" not in options:
+        if self._directory.tls is not None and options.get("credentials") is None:
             options.setdefault("tls", self._directory.tls)
         channel = Channel(self._directory, service, **options)
         self._channels.add(channel)

@@ -24,7 +24,8 @@ class AioGuard(grpc.aio.ServerInterceptor):
 
     def __init__(self, door: Door) -> None:
         self._door = door
-        self._guarded = Wrapped(lambda handler: self._wrapped(behavior_of(handler)))
+        # Within the gate, which heeds what can't be read.
+        self._guarded = Wrapped(lambda handler: self._wrapped(behavior_of(handler)), heeds=False)
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from kazoo.exceptions import NoAuthError
 from kazoo.protocol.states import KazooState
 
 from shoal.errors import DirectoryClosedError
@@ -47,6 +48,7 @@ class Desk:
         self._waiting: list[Bell] = []
         self._proving = False
         self._proofs = Proofs()
+        self._refused = False
         # The thread starts here: gevent's hub, where answers arrive, may not start one.
         self.worker.call_soon(lambda: self.client.add_listener(self._changed))
 
@@ -130,13 +132,24 @@ class Desk:
         session = self.session.session_id
         if session is None or not self._tenures:
             return
-        result, until = self.proof("/")
+        # Of the directory's own: on an ensemble that others use too, "/" may be closed to us.
+        root = self.chroot or "/"
+        result, until = self.proof(root)
 
         def answered(result: Any) -> None:
+            if not result.successful():
+                return
+            refused = any(isinstance(each, NoAuthError) for each in result.value)
+            if refused and not self._refused:
+                logger.error(
+                    "ZooKeeper does not let this process read %s, so nothing is held for longer "
+                    "than a session's timeout: give it READ there (setAcl, or with certificates "
+                    "`shoal zookeeper protect`)",
+                    root,
+                )
+            self._refused = refused
             # The same session still: an answer to another one proves nothing for this.
-            if result.successful() and result.value == [True]:
-                if self.session.session_id != session:
-                    return
+            if result.value == [True] and self.session.session_id == session:
                 for tenure in tuple(self._tenures):
                     tenure.prove(session, until())
 

@@ -60,7 +60,8 @@ class Proofs:
         """
         heard = sent - (_UNTOLD + _SILENT) * timeout
         if session == self._session:
-            told = [each for each in self._sent if each <= sent - _UNTOLD * timeout]
+            # A copy, made in one go: something may be sent on another thread meanwhile.
+            told = [each for each in tuple(self._sent) if each <= sent - _UNTOLD * timeout]
             heard = max([heard, *told])
         return heard + timeout
 

@@ -43,7 +43,7 @@ def protect(
 ) -> None:
     """Let each service write under its own name only, and everybody read.
 
-    It takes an operator's certificate, and may be repeated.
+    It takes an operator's certificate, and may be repeated: who is not named keeps their rights.
 
     Examples:  shoal --zookeeper tls://zk1:2281/gateway --tls certs/operator zookeeper protect
 
@@ -62,8 +62,7 @@ def protect(
         with _explained():
             protection.protect(client, plan, told)
             if root and chroot:
-                client.set_acls("/", list(plan.nodes[chroot]))
-                told("/")
+                protection.close(client, "/", plan.nodes[chroot], told)
     if json_:
         print_json({"changed": changed})
     else:

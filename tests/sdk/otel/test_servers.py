@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 import grpc
 import pytest
 
@@ -13,6 +15,20 @@ from tests.support.echo import Echo
 
 WAIT = 30.0
 SERVED = "grpc.server.call.duration"
+
+
+@pytest.fixture
+def serve():
+    """Serves in a directory; what a test leaves, because it failed, is stopped."""
+    served = []
+
+    def make(server, directory):
+        served.append(server)
+        server.serve(directory)
+
+    yield make
+    for server in served:
+        assert server.stop(0).wait(WAIT)
 
 
 class Relay(echo_pb2_grpc.EchoServicer):
@@ -40,14 +56,14 @@ def ends(span, seen):
     return names
 
 
-def test_two_servers_and_a_caller_are_one_trace(seen):
+def test_two_servers_and_a_caller_are_one_trace(seen, serve):
     directory = FixedDirectory({})
     behind, before = shoal.Server("echo"), shoal.Server("relay")
     with directory.channel("echo") as channel, directory.channel("relay") as to_relay:
         echo_pb2_grpc.add_EchoServicer_to_server(Echo(), behind)
         echo_pb2_grpc.add_EchoServicer_to_server(Relay(channel), before)
         for server in (behind, before):
-            server.serve(directory)
+            serve(server, directory)
         request = echo_pb2.EchoRequest(payload=b"x" * 50)
         answer = echo_pb2_grpc.EchoStub(to_relay).Echo(request, timeout=WAIT)
         seen.counts(2, SERVED, method="Echo", status="OK")
@@ -70,28 +86,28 @@ async def test_on_asyncio_too(seen):
     async with (
         shoal.aio.Channel(directory, "echo") as channel,
         shoal.aio.Channel(directory, "relay") as to_relay,
+        AsyncExitStack() as stops,
     ):
         echo_pb2_grpc.add_EchoServicer_to_server(Echo(), behind)
         echo_pb2_grpc.add_EchoServicer_to_server(AioRelay(channel), before)
         for server in (behind, before):
             await server.serve(directory)
+            stops.push_async_callback(server.stop, 0)
         stub = echo_pb2_grpc.EchoStub(to_relay)
         await stub.Echo(echo_pb2.EchoRequest(payload=b"x"), timeout=WAIT)
         assert [each async for each in echo_pb2_grpc.EchoStub(channel).EchoDown(
             echo_pb2.EchoRequest(answers=3), timeout=WAIT)]  # fmt: skip
-        for server in (behind, before):
-            await server.stop(0)
     assert max(len(ends(each, seen)) for each in seen.spans("Recv.")) == 6
     assert seen.count(SERVED, method="Echo", status="OK") == 2
     assert seen.count(SERVED, method="EchoDown", status="OK") == 1
 
 
 @pytest.mark.parametrize("method", ["Echo", "EchoDown"])
-def test_a_failure_is_counted_by_its_status(seen, method):
+def test_a_failure_is_counted_by_its_status(seen, serve, method):
     directory = FixedDirectory({})
     server = shoal.Server("echo")
     echo_pb2_grpc.add_EchoServicer_to_server(Echo(), server)
-    server.serve(directory)
+    serve(server, directory)
     with directory.channel("echo", retry=None) as channel:
         call = getattr(echo_pb2_grpc.EchoStub(channel), method)
         with pytest.raises(grpc.RpcError):

@@ -69,6 +69,20 @@ def test_an_answer_proves_what_was_sent_long_enough_before_it():
     assert proofs.until(1, 200.0, 12.0) == pytest.approx(205.0)
 
 
+def test_something_may_be_sent_while_an_answer_is_judged():
+    proofs = Proofs()
+
+    class Interrupted(float):
+        """As if another thread sent something at each look at what was sent."""
+
+        def __le__(self, other):
+            proofs.sent(1, 105.0)
+            return float(self) <= other
+
+    proofs.sent(1, Interrupted(100.0))
+    assert proofs.until(1, 104.0, 10.0) == 110.0
+
+
 def test_what_was_sent_in_another_session_proves_nothing_for_this():
     proofs = Proofs()
     for now in (100.0, 104.0):

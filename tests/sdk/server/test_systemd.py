@@ -101,16 +101,37 @@ def test_no_sign_of_life_while_the_threads_that_answer_health_checks_hang(made, 
     thread.join(WAIT)
 
 
-def test_no_sign_of_life_while_the_service_denies_it(made, directory, manager):
+def denied():
+    return False
+
+
+def unknown():
+    raise OSError("a file with the time of the last round is gone")
+
+
+@pytest.mark.parametrize("answer", [denied, unknown])
+def test_no_sign_of_life_while_the_service_denies_it(made, directory, manager, answer):
     server = made()
-    answer = [False]
-    thread = in_thread(server, directory, alive=lambda: answer[0])
+    well = threading.Event()
+    thread = in_thread(server, directory, alive=lambda: well.is_set() or answer())
     manager.awaits("READY=1")
     assert manager.hears(LIMIT) is None
-    answer[0] = True
+    well.set()
     manager.awaits("WATCHDOG=1")
     server.stop()
     thread.join(WAIT)
+
+
+@pytest.mark.parametrize("answer", [denied, unknown])
+async def test_no_sign_of_life_while_an_asyncio_service_denies_it(manager, answer):
+    well, ordered = threading.Event(), asyncio.Event()
+    notifier = Notifier()
+    watched = asyncio.create_task(notifier.watched_aio(ordered, lambda: well.is_set() or answer()))
+    assert await asyncio.to_thread(manager.hears, LIMIT) is None
+    well.set()
+    await asyncio.to_thread(manager.awaits, "WATCHDOG=1")
+    ordered.set()
+    await watched
 
 
 async def test_an_asyncio_server_lives_as_long_as_its_loop_turns(directory, manager):

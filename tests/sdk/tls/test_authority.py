@@ -73,6 +73,14 @@ def test_a_name_that_can_not_stand_in_a_certificate_is_refused(certificates, nam
         certificates.authority.issue(PeerIdentity(name))
 
 
+def test_the_common_name_is_the_whole_name_for_zookeeper_compares_it(certificates):
+    longest = "a" * (64 - len(".shoal.internal"))
+    made = loaded(certificates.of(longest).certificate.parent)
+    assert made.subject.rfc4514_string() == f"CN={longest}.shoal.internal"
+    with pytest.raises(ValueError, match="has 65 characters, and a common name at most 64"):
+        certificates.of(f"{longest}a")
+
+
 def test_a_certificate_holds_for_some_time(certificates):
     with pytest.raises(ValueError, match="positive number of days"):
         certificates.authority.issue(PeerIdentity("api"), days=0.0)
@@ -108,8 +116,8 @@ def test_a_roll_that_was_interrupted_is_put_back_by_a_finish(certificates, monke
     tls = certificates.of("api")
     tell = Authority._tell
 
-    def interrupted(self, certificate):
-        tell(self, certificate)
+    def interrupted(self, bundle):
+        tell(self, bundle)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Authority, "_tell", interrupted)
@@ -120,6 +128,23 @@ def test_a_roll_that_was_interrupted_is_put_back_by_a_finish(certificates, monke
     authority.finish()
     assert len(x509.load_pem_x509_certificates(tls.authorities.read_bytes())) == 1
     TlsFiles(tls)
+
+
+def test_a_finish_that_was_interrupted_can_be_repeated(certificates, monkeypatch):
+    authority = certificates.authority
+    tls = certificates.of("api")
+    authority.roll()
+    certificates.of("api")
+
+    def interrupted(self, bundle):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Authority, "_tell", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            authority.finish()
+    authority.finish()
+    assert len(x509.load_pem_x509_certificates(tls.authorities.read_bytes())) == 1
 
 
 def test_an_authority_signs_no_names_of_the_world(certificates):

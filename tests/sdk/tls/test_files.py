@@ -13,6 +13,7 @@ import shoal
 from shoal.authority import DAY, Authority
 from shoal.identity import PeerIdentity
 from shoal.tls import Tls, TlsFiles, files_of
+from tests.support.waiting import eventually
 
 
 def changed(tls, **paths):
@@ -153,6 +154,57 @@ def test_what_can_not_be_used_is_said_once_and_what_was_there_is_used_on(certifi
         clock.now = 8.0
         files.current()
         assert caplog.text == ""
+
+
+def test_a_file_is_read_again_though_its_size_and_time_are_the_same(certificates):
+    tls = certificates.of("api")
+    files = TlsFiles(tls, clock=Clock())
+    good = files.current()
+    right = certificates.of("api").key.read_bytes()
+    wrong = certificates.of("registry").key.read_bytes()
+
+    def put(data):
+        tls.key.write_bytes(data)
+        os.utime(tls.key, ns=(0, 0))
+
+    put(wrong)
+    assert files.current() is good
+
+    def taken():
+        put(right)
+        return files.current().key == right
+
+    # More than once, for the system's clock of files may stand still for moments.
+    eventually(taken, what="the key")
+
+
+def test_what_is_the_same_is_no_reason_for_new_connections(certificates):
+    tls = certificates.of("api")
+    files = TlsFiles(tls)
+    good = files.current()
+    os.utime(tls.key, ns=(0, 0))
+    assert files.current() is good
+
+
+def test_what_could_not_be_used_is_tried_again_though_no_file_has_changed(
+    certificates, monkeypatch, caplog
+):
+    clock = Clock()
+    files = TlsFiles(certificates.of("api"), clock=clock)
+    good = files.current()
+    with monkeypatch.context() as broken:
+
+        def refuse(_tls):
+            raise shoal.TlsError("the disk has a bad day")
+
+        broken.setattr("shoal.tls._examined", refuse)
+        certificates.of("api")
+        for clock.now in (0.0, 2.0, 10.0, 12.0):
+            assert files.current() is good
+    assert caplog.text.count("bad day") == 1
+    assert files.current() is good
+    clock.now = 21.0
+    assert files.current() is not good
 
 
 def test_what_was_not_renewed_is_warned_of_once(certificates, caplog):

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import grpc
 import pytest
 
 import shoal
 import shoal.aio
-from shoal.doors import PLAIN_ONLY, TLS_ONLY
+from shoal.aio.guard import AioGuard
+from shoal.authority import Authority
+from shoal.doors import PLAIN_ONLY, TLS_ONLY, Speaks
+from shoal.guard import Door, Guard
+from shoal.identity import PeerIdentity
 from shoal.testing import FixedDirectory
 from shoal.tls import Tls, TlsFiles
 from shoal_balancer import Replica
@@ -223,6 +228,24 @@ def test_a_server_without_its_own_certificate_does_not_start(directory, certific
         server.serve(directory)
 
 
+def test_a_server_shows_its_certificate_on_when_another_services_is_put_in_its_place(
+    server, called, directory, certificates, caplog
+):
+    own, others = certificates.of("echo"), certificates.of("registry")
+    for mine, theirs in zip(
+        (own.authorities, own.key, own.certificate),
+        (others.authorities, others.key, others.certificate),
+        strict=True,
+    ):
+        mine.write_bytes(theirs.read_bytes())
+    # Read by the handshakes of these.
+    for _ in range(2):
+        assert called(directory, certificates.of("api")).server == "echo"
+    assert caplog.text.count("callers of 'echo' want one of echo.shoal.internal") == 1
+    certificates.of("echo")
+    assert called(directory, certificates.of("api")).server == "echo"
+
+
 @pytest.fixture(params=["blocking", "asyncio"])
 def guarded(request, directory, certificates):
     """A server that only api may call."""
@@ -260,6 +283,48 @@ def test_only_services_that_may_call_are_let_in(guarded, directory, certificates
         assert error.value.details() == f"{name} may not call this"
 
 
+def test_names_are_the_same_in_small_letters_and_in_large(tmp_path):
+    authority = Authority.create(tmp_path / "acme", domain="Shoal.Acme.example")
+    tls = Tls.of(authority.issue(PeerIdentity("Api")), domain="Shoal.Acme.example")
+    assert tls.certificate.parent.name == "api"
+
+    class Context:
+        """A handler's, of a call with that certificate."""
+
+        def auth_context(self):
+            return {"peer_dns": [name.encode() for name in TlsFiles(tls).current().names]}
+
+    assert Door.of({"API"}, tls).refusal(Context()) is None
+    assert Door.of({"registry"}, tls).refusal(Context()) == "service 'api' may not call this"
+
+
+def test_bytes_that_are_no_message_are_answered_so_also_where_not_everybody_may_call(
+    guarded, directory, certificates
+):
+    with (
+        shoal.Channel(directory, "echo", tls=certificates.of("api"), retry=None) as channel,
+        pytest.raises(grpc.RpcError) as error,
+    ):
+        channel.unary_unary("/shoal.testing.v1.Echo/Echo")(b"\x0a\xff\xff\xff", timeout=DEADLINE)
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_guard_leaves_what_can_not_be_read_to_the_gate():
+    handler = grpc.unary_unary_rpc_method_handler(
+        lambda request, _: request, pb.EchoRequest.FromString
+    )
+    door = Door(frozenset(), "shoal.internal")
+    details = SimpleNamespace(method="/shoal.testing.v1.Echo/Echo")
+
+    async def found(_):
+        return handler
+
+    guarded = Guard(door).intercept_service(lambda _: handler, details)
+    assert guarded.request_deserializer is handler.request_deserializer
+    guarded = await AioGuard(door).intercept_service(found, details)
+    assert guarded.request_deserializer is handler.request_deserializer
+
+
 def test_callers_without_certificates_make_no_sense():
     with pytest.raises(ValueError, match="give the server tls"):
         shoal.Server("echo", callers={"api"})
@@ -289,6 +354,15 @@ def test_a_fixed_directory_with_tls_takes_its_targets_for_tls(serve, certificate
     with FixedDirectory({"echo": [server.replica.target]}, tls=tls) as fixed:
         stub = echo_pb2_grpc.EchoStub(fixed.channel("echo"))
         assert stub.Echo(REQUEST, timeout=DEADLINE).server == "echo"
+
+
+async def test_no_credentials_are_no_word_for_plain_text(directory, certificates):
+    tls = certificates.of("api")
+    with FixedDirectory({}, tls=tls) as fixed:
+        assert fixed.channel("echo", credentials=None).pool.speaks is Speaks.TLS
+        assert fixed.channel("echo", tls=None).pool.speaks is Speaks.PLAIN
+    async with shoal.aio.Directory("127.0.0.1:1/x", tls=tls) as nowhere:
+        assert nowhere.channel("echo", credentials=None).pool.speaks is Speaks.TLS
 
 
 def test_tls_and_credentials_exclude_each_other(directory, certificates):

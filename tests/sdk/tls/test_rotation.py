@@ -14,6 +14,7 @@ import pytest
 import shoal
 import shoal.aio
 from shoal import renewal
+from shoal import tls as tls_module
 from shoal.identity import PeerIdentity
 from shoal.testing import FixedDirectory
 from shoal_protos.testing.v1 import echo_pb2 as pb
@@ -312,27 +313,94 @@ def test_a_replica_hears_one_hello_and_one_goodbye_over_all_connections(
     assert server.drain().unknown == ()
 
 
-def test_a_channel_that_is_closed_leaves_no_connection_in_the_making(
-    serve, directory, certificates, others, monkeypatch
-):
-    serve(certificates.of("echo"))
-    tls = certificates.of("api")
-    opened = []
+@pytest.fixture
+def begun(monkeypatch):
+    """Connections that were begun beside others."""
+    begun = []
     anew = renewal.Endpoint.anew
 
     def noted(endpoint):
-        opened.append(anew(endpoint))
-        return opened[-1]
+        begun.append(anew(endpoint))
+        return begun[-1]
 
     monkeypatch.setattr(renewal.Endpoint, "anew", noted)
+    return begun
+
+
+def spoil(tls, others) -> None:
+    """Puts what nobody takes in place."""
+    wrong = others.of("api")
+    replace(tls, [each.read_bytes() for each in (wrong.authorities, wrong.key, wrong.certificate)])
+
+
+def test_a_channel_that_is_closed_leaves_no_connection_in_the_making(
+    serve, directory, certificates, others, begun
+):
+    serve(certificates.of("echo"))
+    tls = certificates.of("api")
     with shoal.Channel(directory, "echo", tls=tls) as channel:
         echo_pb2_grpc.EchoStub(channel).Echo(REQUEST, timeout=DEADLINE)
-        wrong = others.of("api")
-        replace(
-            tls, [each.read_bytes() for each in (wrong.authorities, wrong.key, wrong.certificate)]
-        )
-        eventually(lambda: opened, what="a connection in the making")
-    eventually(lambda: all(each.closed for each in opened), what="its end")
+        spoil(tls, others)
+        eventually(lambda: begun, what="a connection in the making")
+    eventually(lambda: all(each.closed for each in begun), what="its end")
+
+
+async def test_an_asyncio_channel_waits_for_the_end_of_connections_in_the_making(
+    serve, directory, certificates, others, begun
+):
+    serve(certificates.of("echo"))
+    tls = certificates.of("api")
+    async with shoal.aio.Channel(directory, "echo", tls=tls) as channel:
+        await echo_pb2_grpc.EchoStub(channel).Echo(REQUEST, timeout=DEADLINE)
+        spoil(tls, others)
+        await asyncio.to_thread(eventually, lambda: begun)
+    # Now, for the loop may be closed next.
+    assert all(each.closed for each in begun)
+
+
+async def test_no_event_loop_waits_for_the_files(serve, directory, certificates, monkeypatch):
+    serve(certificates.of("echo"))
+    tls = certificates.of("api")
+    read, readers = tls_module._examined, []
+
+    def noted(tls):
+        readers.append(threading.current_thread())
+        return read(tls)
+
+    async with shoal.aio.Channel(directory, "echo", tls=tls) as channel:
+        await echo_pb2_grpc.EchoStub(channel).Echo(REQUEST, timeout=DEADLINE)
+        monkeypatch.setattr(tls_module, "_examined", noted)
+        before = nodes(channel)
+        certificates.of("api")
+        await asyncio.to_thread(eventually, lambda: nodes(channel) != before)
+    assert readers
+    assert threading.current_thread() not in readers
+
+
+def test_no_set_is_judged_while_a_connection_takes_anothers_place(
+    serve, directory, certificates, monkeypatch
+):
+    serve(certificates.of("echo"))
+    tls = certificates.of("api")
+    with shoal.Channel(directory, "echo", tls=tls) as channel:
+        echo_pb2_grpc.EchoStub(channel).Echo(REQUEST, timeout=DEADLINE)
+        pool = channel.pool
+        succeed, judged = pool.balancer.succeed, []
+
+        def judge():
+            judged.append(pool._judging.acquire(blocking=False))
+
+        def meanwhile(node, endpoint):
+            other = threading.Thread(target=judge)
+            other.start()
+            other.join()
+            return succeed(node, endpoint)
+
+        monkeypatch.setattr(pool.balancer, "succeed", meanwhile)
+        before = nodes(channel)
+        certificates.of("api")
+        eventually(lambda: nodes(channel) != before, what="a new connection")
+        assert judged == [False]
 
 
 def test_a_channel_that_nobody_holds_is_not_held_by_its_files(certificates, serve, directory):
