@@ -90,7 +90,7 @@ class AppManager:
         self._leash = attempts.leash_of(lease) if leash is None else leash
         # Set when the renewer is not to wait any longer.
         self._hurry = threading.Event()
-        self._kept_at = time.monotonic()
+        self._kept_at = self._renewed_at = time.monotonic()
         self._python = python
         self._lock = threading.Lock()
         self._runners: dict[str, Runner] = {}
@@ -184,8 +184,8 @@ class AppManager:
 
     @property
     def kept_for(self) -> float:
-        """Seconds since the renewer last came round."""
-        return time.monotonic() - self._kept_at
+        """Seconds since the registry last renewed all leases that were due, if any were."""
+        return time.monotonic() - self._renewed_at
 
     def alive(self) -> bool:
         """Whether leases are kept. It does not return where a lock is held for ever."""
@@ -367,21 +367,25 @@ class AppManager:
                 *runners,
                 *(call for call in self._pool.calls() if call.since < old),
             ]
-            for at in range(0, len(held), MANY):
-                self._renew(held[at : at + MANY])
+            # Each part is tried, also after one that failed.
+            renewed = [self._renew(held[at : at + MANY]) for at in range(0, len(held), MANY)]
+            if all(renewed):
+                self._renewed_at = time.monotonic()
 
-    def _renew(self, holders: Sequence[Runner | Call]) -> None:
+    def _renew(self, holders: Sequence[Runner | Call]) -> bool:
+        """Whether the registry was there."""
         try:
             verdicts = self._registry.renew([holder.lease for holder in holders])
         except RegistryAwayError as error:
             logger.warning("leases could not be renewed: %s", error)
-            return
+            return False
         for holder, (held, fence) in zip(holders, verdicts, strict=True):
             if held is Held.CANCEL:
                 holder.cancel(fence)
             elif held is Held.LOST and not holder.ended:
                 logger.warning("lost %r to somebody else; ending it here", holder)
                 holder.disown()
+        return True
 
     def _collect(self) -> None:
         while not self._stopped.is_set():
