@@ -28,30 +28,41 @@ CLOSED = (Phase.REFUSING, Phase.STOPPING)
 SORRY = "this replica is shutting down; another one will take the call"
 
 
-class Wrapped:
-    """Handlers and what they were wrapped into: a method's handler is the same for each call.
+class Remade:
+    """Handlers and what was made of them: a method's handler is the same for each call.
 
     Args:
-        wrap: Makes the new behaviour of a handler.
+        make: Makes a new handler of a method's own.
     """
 
     # An interceptor may make a new handler each time; then there is no use in remembering.
     _MOST = 1000
 
-    def __init__(self, wrap: Callable[[Any], Any]) -> None:
-        self._wrap = wrap
+    def __init__(self, make: Callable[[str, Any], Any]) -> None:
+        self._make = make
         self._known: dict[str, tuple[Any, Any]] = {}
 
     def of(self, method: str, handler: Any) -> Any:
-        """The handler with its behaviour wrapped."""
+        """What was made of the handler."""
         known = self._known.get(method)
         if known is not None and known[0] is handler:
             return known[1]
         if len(self._known) >= self._MOST:
             self._known.clear()
-        wrapped = _swapped(handler, self._wrap(handler))
-        self._known[method] = (handler, wrapped)
-        return wrapped
+        made = self._make(method, handler)
+        self._known[method] = (handler, made)
+        return made
+
+
+class Wrapped(Remade):
+    """Handlers with their behaviour wrapped.
+
+    Args:
+        wrap: Makes the new behaviour of a handler.
+    """
+
+    def __init__(self, wrap: Callable[[Any], Any]) -> None:
+        super().__init__(lambda _, handler: _swapped(handler, wrap(handler)))
 
 
 class Gate(grpc.ServerInterceptor):

@@ -30,7 +30,7 @@ class Observer(Protocol):
     def method(self, method: Any) -> Any:
         """What is called in place of a channel's method."""
 
-    def sized(self, serializer: Any, deserializer: Any) -> tuple[Any, Any]:
+    def sized(self, method: Any, serializer: Any, deserializer: Any) -> tuple[Any, Any]:
         """What serializes in place of a method's own."""
 
     def attempt(self, method: Any, replica: Replica, inner: Any) -> Any:

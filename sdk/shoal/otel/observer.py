@@ -67,26 +67,22 @@ class Observer:
 
     def method(self, method: Any) -> Any:
         """What is called in place of a channel's method."""
-        watch = self._watch(method)
-        if isinstance(method.channel, grpc.aio.Channel):
-            streams = method.kind.endswith("_stream")
-            return (aiocalls.Streaming if streams else aiocalls.Unary)(method, watch)
-        if method.kind.endswith("_stream"):
-            return calls.Streaming(method, watch)
-        return (calls.StreamUnary if method.kind == "stream_unary" else calls.UnaryUnary)(
-            method, watch
-        )
+        streams = method.kind.endswith("_stream")
+        where = aiocalls if isinstance(method.channel, grpc.aio.Channel) else calls
+        return (where.Streaming if streams else where.Unary)(method, self._watch(method))
 
-    def sized(self, serializer: Any, deserializer: Any) -> tuple[Any, Any]:
+    def sized(self, method: Any, serializer: Any, deserializer: Any) -> tuple[Any, Any]:
         """What serializes in place of a method's own."""
+        if method.kind.endswith("_stream"):
+            return serializer, deserializer
         return measured_request(serializer), measured_response(deserializer)
 
     def attempt(self, method: Any, replica: Replica, inner: Any) -> Any:
         """What is called in place of a method at one replica."""
         watch = AttemptWatch(self._watch(method), replica)
-        streams = method.kind.endswith("_stream")
         if isinstance(method.channel, grpc.aio.Channel):
-            return (aiocalls.AttemptStream if streams else aiocalls.AttemptUnary)(inner, watch)
+            return aiocalls.Attempts(inner, watch)
+        streams = method.kind.endswith("_stream")
         return (calls.AttemptStream if streams else calls.AttemptUnary)(inner, watch)
 
     def interceptors(self, server: Any, *, aio: bool) -> Sequence[Any]:

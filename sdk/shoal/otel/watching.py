@@ -55,6 +55,12 @@ def code_of(error: BaseException) -> grpc.StatusCode:
     return UNKNOWN if isinstance(error, Exception) else CANCELLED
 
 
+def details_of(error: BaseException) -> str:
+    """What the status of what a call raised says; else what the error says."""
+    details = getattr(error, "details", None)
+    return str((details() if callable(details) else "") or error)
+
+
 class MethodWatch:
     """One method of one channel.
 
@@ -204,7 +210,7 @@ class Call(str):
 
     def fail(self, error: BaseException) -> None:
         """It is over, by this error."""
-        self.end(code_of(error), str(getattr(error, "details", lambda: "")() or error))
+        self.end(code_of(error), details_of(error))
 
     def _repeated(self) -> None:
         watch = self.watch
@@ -261,7 +267,7 @@ class Attempt:
 
     def fail(self, error: BaseException) -> None:
         """It has ended, by this error."""
-        self.end(code_of(error), str(getattr(error, "details", lambda: "")() or error))
+        self.end(code_of(error), details_of(error))
 
 
 def measured_request(serializer: Any) -> Any:

@@ -89,9 +89,10 @@ def test_a_retry_is_an_attempt_of_the_same_call(seen, directory, servers, how):
         elif how == "stream":
             method, _ = "EchoDown", list(echo.EchoDown(REQUEST, timeout=WAIT))
         elif how == "upload":
-            method, _ = "EchoUp", echo.EchoUp(iter([REQUEST]), timeout=WAIT)
+            method, _ = "EchoUp", echo.EchoUp(request_iterator=iter([REQUEST]), timeout=WAIT)
         else:
-            method, _ = "EchoBoth", list(echo.EchoBoth(iter([REQUEST]), timeout=WAIT))
+            requests = iter([REQUEST])
+            method, _ = "EchoBoth", list(echo.EchoBoth(request_iterator=requests, timeout=WAIT))
         seen.counts(1, CALL, method=method, status="OK")
         seen.counts(1, ATTEMPT, method=method, status="UNAVAILABLE")
         seen.counts(1, ATTEMPT, method=method, status="OK")
@@ -118,9 +119,9 @@ async def test_a_retry_on_asyncio(seen, directory, servers, how):
         elif how == "stream":
             method, _ = "EchoDown", [each async for each in echo.EchoDown(REQUEST, timeout=WAIT)]
         elif how == "upload":
-            method, _ = "EchoUp", await echo.EchoUp(iter([REQUEST]), timeout=WAIT)
+            method, _ = "EchoUp", await echo.EchoUp(request_iterator=iter([REQUEST]), timeout=WAIT)
         else:
-            call = echo.EchoBoth(iter([REQUEST]), timeout=WAIT)
+            call = echo.EchoBoth(iter([REQUEST]), WAIT)
             method, _ = "EchoBoth", [each async for each in call]
     assert seen.count(CALL, method=method, status="OK") == 1
     assert seen.count(ATTEMPT, method=method, status="UNAVAILABLE") == 1
@@ -128,6 +129,9 @@ async def test_a_retry_on_asyncio(seen, directory, servers, how):
     (retries,) = seen.points("grpc.client.call.retries", method=method)
     assert (retries.count, retries.sum) == (1, 1)
     is_whole(seen, 2)
+    # Sizes are those of methods with one request and one response.
+    size = "grpc.client.attempt.sent_total_compressed_message_size"
+    assert seen.count(size, method=method) == (2 if how == "call" else 0)
 
 
 async def test_a_call_on_asyncio_has_sizes_and_ends_once(seen, directory):
