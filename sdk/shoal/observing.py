@@ -43,16 +43,20 @@ class Observer(Protocol):
         """A server has left."""
 
 
-_current: Observer | None = None
+# Whoever came last observes; each leaves when it likes.
+_observers: list[Observer] = []
 
 
 def current() -> Observer | None:
     """Who observes what is made now."""
-    return _current
+    return _observers[-1] if _observers else None
 
 
-def become(observer: Observer | None) -> Observer | None:
-    """Has what is made from now on be observed; who did so before."""
-    global _current
-    before, _current = _current, observer
-    return before
+def begin(observer: Observer) -> None:
+    """Has what is made from now on be observed."""
+    _observers.append(observer)
+
+
+def end(observer: Observer) -> None:
+    """It observes nothing that is made from now on; who was there before it does."""
+    _observers.remove(observer)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from shoal.addresses import EVERYWHERE, split_address
 from shoal_gateway import jobtraces
 from shoal_gateway.jobtraces import JobSpan
 
@@ -108,6 +109,16 @@ def address(text: str) -> tuple[str, int]:
             f"{text!r} must be ADDR:PORT or PORT, like 127.0.0.1:9464; port 0 takes a free one"
         )
     return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def announced(page: str, host: str) -> str:
+    """Where others find a page: at ``host`` if it is at every address of this machine."""
+    bound, port = split_address(page)
+    return _joined(host if bound in EVERYWHERE else bound, port)
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass(slots=True)
@@ -223,7 +234,7 @@ def _begun(wanted: Wanted, facts: Mapping[str, str], ends: ExitStack) -> Telemet
             ) from error
         ends.callback(end)
         readers.append(reader)
-        page = f"{wanted.page[0]}:{port}"
+        page = _joined(wanted.page[0], port)
     if make_metrics is not None:
         readers.append(PeriodicExportingMetricReader(make_metrics()))
     meters = tracers = None

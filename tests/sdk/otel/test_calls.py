@@ -75,6 +75,23 @@ def test_a_call_is_counted_with_its_attempt_sizes_and_trace(seen, directory, ser
     assert seen.count("grpc.client.call.retries") == 0
 
 
+def test_a_trace_goes_once_with_a_call_that_brings_one(seen, directory, servers):
+    heard = []
+    for server in servers:
+        server.servicer.script = lambda context: heard.extend(context.invocation_metadata())
+    other = f"00-{'1' * 32}-{'2' * 16}-01"
+    with directory.channel("echo") as channel:
+        metadata = [("traceparent", other), ("tracestate", "a=1"), ("mine", "1")]
+        echo_pb2_grpc.EchoStub(channel).Echo(REQUEST, timeout=WAIT, metadata=metadata)
+    (attempt,) = seen.spans("Attempt.")
+    (parent,) = [value for name, value in heard if name == "traceparent"]
+    assert f"{attempt.context.span_id:016x}" in parent
+    assert {"mine", "traceparent", "tracestate"} & {name for name, _ in heard} == {
+        "mine",
+        "traceparent",
+    }
+
+
 @pytest.mark.parametrize("how", ["call", "with_call", "future", "stream", "upload", "both"])
 def test_a_retry_is_an_attempt_of_the_same_call(seen, directory, servers, how):
     failing_once(servers)

@@ -44,6 +44,13 @@ def test_addresses():
             telemetry.address(wrong)
 
 
+def test_a_page_at_every_address_is_announced_at_the_replicas_own():
+    assert telemetry.announced("0.0.0.0:9464", "10.0.0.5") == "10.0.0.5:9464"
+    assert telemetry.announced("[::]:9464", "fd00::5") == "[fd00::5]:9464"
+    assert telemetry.announced("[::1]:9464", "10.0.0.5") == "[::1]:9464"
+    assert telemetry.announced("127.0.0.2:9464", "10.0.0.5") == "127.0.0.2:9464"
+
+
 def test_an_address_that_is_taken_ends_the_service_with_a_sentence():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
