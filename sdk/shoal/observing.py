@@ -2,7 +2,8 @@
 
 What is made while there is an observer is observed for as long as it lives. A channel asks once, at
 its making, and puts other multi-callables into its stubs' hands; so there is nothing on the path of
-a call that nobody observes, not even a question.
+a call that nobody observes, not even a question. Only ``grpc.intercept_channel`` makes methods anew
+for every call, and so asks for each.
 """
 
 from __future__ import annotations

@@ -246,7 +246,7 @@ class AppManager:
         try:
             lent = self._accounts.lend() if self._accounts is not None else None
             attempt = Attempt.create(self._attempts, self._spec(offer, lent, span))
-            if span.own:
+            if span.is_own:
                 attempt.trace(span)
         except OSError as error:
             if lent is not None:
