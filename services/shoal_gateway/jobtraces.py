@@ -2,8 +2,8 @@
 
 The spans of calls end with their calls. What is done about a job lasts longer, survives the death
 of who did it, and is told by whoever sees its end. So such a span is only a ``traceparent`` and a
-time until then: both can lie on a disk. Where traces are off nothing is made or kept; what came with
-the job is handed on all the same.
+time until then: both can lie on a disk. Where traces are off nothing is made or kept; what came
+with the job is handed on all the same.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from shoal_gateway import jobtraces
 from shoal_gateway.appmanager import attempt as attempts
+from shoal_gateway.appmanager import telling
 from shoal_gateway.appmanager.apart import Accounts, Lent, own_cache
 from shoal_gateway.appmanager.attempt import Attempt, Spec
 from shoal_gateway.appmanager.calls import Call
@@ -256,12 +257,13 @@ class AppManager:
         try:
             fence = self._registry.begin(offer.job_id, offer.fence, offer.attempt, runner_id)
         except TakenError as error:
-            _drop(attempt, lent)
+            _drop(attempt, lent, span, "taken", str(error))
             return Answer(offer.job_id, "taken", str(error))
         except RegistryAwayError as error:
             # If it did begin after all, nobody renews the lease, and the job is queued again.
-            _drop(attempt, lent)
-            return Answer(offer.job_id, "unable", f"the registry is away: {error}")
+            said = f"the registry is away: {error}"
+            _drop(attempt, lent, span, "unable", said)
+            return Answer(offer.job_id, "unable", said)
         runner = Runner(attempt, fence, self._objects, lent)
         with self._lock:
             self._runners[runner_id] = runner
@@ -334,7 +336,7 @@ class AppManager:
         fence = attempt.fence
         if fence is None:
             # Never begun as far as anyone knows; the lease of the offer runs out by itself.
-            attempt.remove()
+            _drop(attempt, None, attempt.span, "unknown", "its manager died as it was begun")
             return
         runner = Runner(attempt, fence, self._objects)
         attempt.look_after()
@@ -406,7 +408,9 @@ class AppManager:
         self._pool.wake()
 
 
-def _drop(attempt: Attempt, lent: Lent | None) -> None:
+def _drop(attempt: Attempt, lent: Lent | None, span: JobSpan, outcome: str, why: str) -> None:
+    """It was not begun; but asked for, under its span."""
+    telling.let_go(span, attempt.spec.who, outcome, why)
     attempt.remove()
     if lent is not None:
         lent.close()
