@@ -13,7 +13,7 @@ SECONDS ?= 300
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-$(VENV)/.stamp: requirements/lock.txt pyproject.toml scripts/setup.sh $(wildcard requirements/flavor-*.txt)
+$(VENV)/.stamp: requirements/lock.txt requirements/xds.txt pyproject.toml scripts/setup.sh $(wildcard requirements/flavor-*.txt)
 	@PYTHON="$(PYTHON)" scripts/setup.sh
 
 setup: $(VENV)/.stamp ## Make .venv with everything (also done by the others when it is missing or stale)

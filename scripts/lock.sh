@@ -11,6 +11,9 @@ compile() {
     --allow-unsafe -o "$out" "$@"
 }
 compile requirements/lock.txt --all-extras pyproject.toml requirements/dev.in
+# What it depends on is in the lock.
+compile requirements/xds.txt requirements/xds.in --no-allow-unsafe --unsafe-package grpcio \
+  --unsafe-package protobuf --unsafe-package typing-extensions
 for source in requirements/protos.in requirements/flavor-*.in; do
   compile "${source%.in}.txt" "$source"
 done

@@ -32,6 +32,7 @@ for version in ${PYTHONS:-3.11 3.12 3.13}; do
     "$python" -m venv "$place"
     "$place/bin/python" -m pip --disable-pip-version-check install --quiet --require-hashes \
       -r requirements/lock.txt
+    scripts/xds.sh "$place"
     touch "$place/.stamp"
   fi
   "$place/bin/python" -m pip --disable-pip-version-check install --quiet --no-deps \

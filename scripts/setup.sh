@@ -23,6 +23,7 @@ if [ "$want" != "$have" ]; then
 fi
 echo "Installing the pinned dependencies into .venv …"
 pip install --quiet --require-hashes -r requirements/lock.txt
+scripts/xds.sh .venv
 pip install --quiet --no-deps --no-build-isolation -e .
 scripts/flavors.sh
 touch .venv/.stamp

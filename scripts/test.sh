@@ -12,5 +12,8 @@ scripts/system.sh chromium || echo "Without Chromium, the tests that look at the
 if [ "$(id -u)" -eq 0 ] && command -v dockerd >/dev/null 2>&1; then
   scripts/wheels.sh || echo "Without the image's wheels, the test of containers is skipped."
 fi
+# Tests start hundreds of processes. Where the environment keeps Python from writing bytecode, each
+# of them would compile all of our code again.
+.venv/bin/python -m compileall -q balancer sdk services protos/gen
 # Who has nothing left takes from who has: some tests take a minute.
 exec .venv/bin/python -m pytest -n 3 --dist worksteal --durations 15 "$@"

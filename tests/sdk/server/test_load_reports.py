@@ -10,13 +10,13 @@ from pathlib import Path
 
 import grpc
 import pytest
-from xds.data.orca.v3 import orca_load_report_pb2
 
 import shoal
 from shoal import orca
 from shoal.reporter import MOST, Rate
 from shoal_protos.testing.v1 import echo_pb2
 from tests.support.waiting import eventually
+from tests.support.xds import OrcaLoadReport
 
 WAIT = 30
 ECHO = "shoal.testing.v1.Echo"
@@ -92,7 +92,7 @@ class TestWhatIsSent:
         trailers = dict(re.findall(r"^(\S+-bin): (\S+)$", done.stdout, re.MULTILINE))
         assert trailers["endpoint-load-metrics-bin"] == trailers["shoal-load-bin"], done
         data = base64.b64decode(trailers["endpoint-load-metrics-bin"] + "==")
-        real = orca_load_report_pb2.OrcaLoadReport.FromString(data)
+        real = OrcaLoadReport.FromString(data)
         assert real.rps_fractional == 2.0
         assert dict(real.named_metrics) == {"in_flight": 0.0}
 

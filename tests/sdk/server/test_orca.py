@@ -9,12 +9,10 @@ import pytest
 from google.protobuf.unknown_fields import UnknownFieldSet
 from hypothesis import given
 from hypothesis import strategies as st
-from xds.data.orca.v3 import orca_load_report_pb2
 
 from shoal import orca
 from shoal_balancer import LoadReport
-
-Real = orca_load_report_pb2.OrcaLoadReport
+from tests.support.xds import XDS, OrcaLoadReport
 
 amounts = st.floats(0.0, 1e12)
 names = st.text(min_size=1, max_size=200).filter(
@@ -29,7 +27,7 @@ maps = st.dictionaries(st.text(max_size=20), amounts, max_size=4)
 
 def test_bytes_are_those_of_the_real_message():
     report = LoadReport(utilisation=0.75, qps=12.5, eps=0.5, named={"in_flight": 3.0})
-    real = Real(
+    real = OrcaLoadReport(
         application_utilization=0.75,
         rps_fractional=12.5,
         eps=0.5,
@@ -39,13 +37,13 @@ def test_bytes_are_those_of_the_real_message():
 
 
 def test_nothing_said_is_no_bytes():
-    assert orca.encode(LoadReport()) == Real().SerializeToString() == b""
+    assert orca.encode(LoadReport()) == OrcaLoadReport().SerializeToString() == b""
     assert orca.decode(b"") == LoadReport()
 
 
 @given(amounts, amounts, amounts, named)
 def test_the_real_message_reads_what_is_written(utilisation, qps, eps, named):
-    real = Real.FromString(orca.encode(LoadReport(utilisation, qps, eps, named)))
+    real = OrcaLoadReport.FromString(orca.encode(LoadReport(utilisation, qps, eps, named)))
     assert (real.application_utilization, real.rps_fractional, real.eps) == (utilisation, qps, eps)
     assert dict(real.named_metrics) == named
     assert len(UnknownFieldSet(real)) == 0
@@ -55,7 +53,7 @@ def test_the_real_message_reads_what_is_written(utilisation, qps, eps, named):
 def test_what_the_real_message_writes_is_read(
     utilisation, qps, eps, named, cpu, memory, cost, other
 ):
-    real = Real(
+    real = OrcaLoadReport(
         application_utilization=utilisation,
         rps_fractional=qps,
         eps=eps,
@@ -75,27 +73,27 @@ def test_what_the_real_message_writes_is_read(
     report = orca.decode(real.SerializeToString())
     assert report == LoadReport(utilisation, qps, eps, expected)
     # And all of it goes into the same fields again.
-    assert Real.FromString(orca.encode(report)) == real
+    assert OrcaLoadReport.FromString(orca.encode(report)) == real
 
 
 def test_a_name_longer_than_a_byte_can_say():
     report = LoadReport(named={"x" * 300: 1.0})
-    assert orca.encode(report) == Real(named_metrics={"x" * 300: 1.0}).SerializeToString()
+    assert orca.encode(report) == OrcaLoadReport(named_metrics={"x" * 300: 1.0}).SerializeToString()
 
 
 def test_the_old_rate_is_read_where_the_new_one_is_missing():
-    assert orca.decode(Real(rps=7).SerializeToString()).qps == 7.0
-    assert orca.decode(Real(rps=7, rps_fractional=7.5).SerializeToString()).qps == 7.5
+    assert orca.decode(OrcaLoadReport(rps=7).SerializeToString()).qps == 7.0
+    assert orca.decode(OrcaLoadReport(rps=7, rps_fractional=7.5).SerializeToString()).qps == 7.5
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, -1.0])
 def test_values_that_can_not_be_true_count_as_not_said(bad):
-    real = Real(application_utilization=bad, rps_fractional=bad, eps=bad)
+    real = OrcaLoadReport(application_utilization=bad, rps_fractional=bad, eps=bad)
     assert orca.decode(real.SerializeToString()) == LoadReport()
 
 
 def test_named_values_may_be_negative_but_must_be_numbers():
-    real = Real(named_metrics={"below": -3.0, "odd": math.nan, "endless": math.inf})
+    real = OrcaLoadReport(named_metrics={"below": -3.0, "odd": math.nan, "endless": math.inf})
     assert dict(orca.decode(real.SerializeToString()).named) == {"below": -3.0}
 
 
@@ -131,6 +129,7 @@ def test_both_can_be_imported_in_one_process(order):
     ours = "from shoal import orca\n"
     theirs = "from xds.data.orca.v3 import orca_load_report_pb2 as real\n"
     program = (
+        f"import sys; sys.path.append({XDS!r})\n"
         "from google.protobuf import descriptor_pool\n"
         "pool = descriptor_pool.Default()\n"
         "def known():\n"
@@ -151,7 +150,7 @@ def test_both_can_be_imported_in_one_process(order):
 def test_our_definition_is_the_real_one():
     """Each field: name, number, type, label; so that no report of others is misread."""
     ours = orca._Report.DESCRIPTOR
-    real = Real.DESCRIPTOR
+    real = OrcaLoadReport.DESCRIPTOR
 
     def shape(descriptor):
         return {
