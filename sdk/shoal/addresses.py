@@ -11,7 +11,7 @@ from typing import Any
 
 from shoal.errors import BindError
 
-_EVERYWHERE = ("0.0.0.0", "::", "*", "")  # noqa: S104 - compared with, not bound
+EVERYWHERE = ("0.0.0.0", "::", "*", "")  # noqa: S104 - compared with, not bound
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -44,7 +44,7 @@ def advertised(bind: str, advertise: str | None) -> tuple[str, int | None]:
         # A bare IPv6 address has more than one colon and no brackets.
         if advertise.count(":") == 1 or "]:" in advertise:
             host, port = split_address(advertise)
-    if host in _EVERYWHERE:
+    if host in EVERYWHERE:
         raise ValueError(
             f"bind={bind!r} listens on every address; say which one callers should use: "
             "advertise='10.0.0.5'"

@@ -28,32 +28,42 @@ CLOSED = (Phase.REFUSING, Phase.STOPPING)
 SORRY = "this replica is shutting down; another one will take the call"
 
 
-class Wrapped:
-    """Handlers and what they were wrapped into: a method's handler is the same for each call.
+class Remade:
+    """Handlers and what was made of them: a method's handler is the same for each call.
+
+    Args:
+        make: Makes a new handler of a method's own.
+    """
+
+    # An interceptor may make a new handler each time; then there is no use in remembering.
+    _MOST = 1000
+
+    def __init__(self, make: Callable[[str, Any], Any]) -> None:
+        self._make = make
+        self._known: dict[str, tuple[Any, Any]] = {}
+
+    def of(self, method: str, handler: Any) -> Any:
+        """What was made of the handler."""
+        known = self._known.get(method)
+        if known is not None and known[0] is handler:
+            return known[1]
+        if len(self._known) >= self._MOST:
+            self._known.clear()
+        made = self._make(method, handler)
+        self._known[method] = (handler, made)
+        return made
+
+
+class Wrapped(Remade):
+    """Handlers with their behaviour wrapped.
 
     Args:
         wrap: Makes the new behaviour of a handler.
         heeds: Whether requests that can't be read are answered here, and not by who wraps it next.
     """
 
-    # An interceptor may make a new handler each time; then there is no use in remembering.
-    _MOST = 1000
-
     def __init__(self, wrap: Callable[[Any], Any], *, heeds: bool = True) -> None:
-        self._wrap = wrap
-        self._heeds = heeds
-        self._known: dict[str, tuple[Any, Any]] = {}
-
-    def of(self, method: str, handler: Any) -> Any:
-        """The handler with its behaviour wrapped."""
-        known = self._known.get(method)
-        if known is not None and known[0] is handler:
-            return known[1]
-        if len(self._known) >= self._MOST:
-            self._known.clear()
-        wrapped = _swapped(handler, self._wrap(handler), heeds=self._heeds)
-        self._known[method] = (handler, wrapped)
-        return wrapped
+        super().__init__(lambda _, handler: _swapped(handler, wrap(handler), heeds=heeds))
 
 
 class Gate(grpc.ServerInterceptor):

@@ -88,7 +88,7 @@ class Method:
         observer = self.channel.observer
         if observer is None:
             return make(self.method, self._serializer, self._deserializer, self._registered)
-        sized = observer.sized(self._serializer, self._deserializer)
+        sized = observer.sized(self, self._serializer, self._deserializer)
         return observer.attempt(self, replica, make(self.method, *sized, self._registered))
 
     def inner(self, node: ReplicaNode) -> Any:

@@ -2,7 +2,8 @@
 
 What is made while there is an observer is observed for as long as it lives. A channel asks once, at
 its making, and puts other multi-callables into its stubs' hands; so there is nothing on the path of
-a call that nobody observes, not even a question.
+a call that nobody observes, not even a question. Only ``grpc.intercept_channel`` makes methods anew
+for every call, and so asks for each.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Observer(Protocol):
     def method(self, method: Any) -> Any:
         """What is called in place of a channel's method."""
 
-    def sized(self, serializer: Any, deserializer: Any) -> tuple[Any, Any]:
+    def sized(self, method: Any, serializer: Any, deserializer: Any) -> tuple[Any, Any]:
         """What serializes in place of a method's own."""
 
     def attempt(self, method: Any, replica: Replica, inner: Any) -> Any:
@@ -43,16 +44,20 @@ class Observer(Protocol):
         """A server has left."""
 
 
-_current: Observer | None = None
+# Whoever came last observes; each leaves when it likes.
+_observers: list[Observer] = []
 
 
 def current() -> Observer | None:
     """Who observes what is made now."""
-    return _current
+    return _observers[-1] if _observers else None
 
 
-def become(observer: Observer | None) -> Observer | None:
-    """Has what is made from now on be observed; who did so before."""
-    global _current
-    before, _current = _current, observer
-    return before
+def begin(observer: Observer) -> None:
+    """Has what is made from now on be observed."""
+    _observers.append(observer)
+
+
+def end(observer: Observer) -> None:
+    """It observes nothing that is made from now on; who was there before it does."""
+    _observers.remove(observer)

@@ -2,7 +2,7 @@
 
 The spans of calls end with their calls. What is done about a job lasts longer, survives the death
 of who did it, and is told by whoever sees its end. So such a span is only a ``traceparent`` and a
-time until then: both can lie on a disk. Nothing here costs anything where traces are off; what came
+time until then: both can lie on a disk. Where traces are off nothing is made or kept; what came
 with the job is handed on all the same.
 """
 
@@ -31,6 +31,11 @@ class JobSpan:
     own: str = ""
     parent: str = ""
     began: float = 0.0
+
+    @property
+    def is_own(self) -> bool:
+        """Whether somebody is to be told of its end: it is more than what came with the job."""
+        return bool(self.own) and self.own != self.parent
 
     def document(self) -> dict[str, Any]:
         """For a file."""
@@ -87,7 +92,7 @@ def end(name: str, span: JobSpan, *, error: str = "", **facts: Any) -> None:
         error: Why it failed; empty when it did not.
         facts: What is said of it: ``flavor`` becomes ``shoal.flavor``.
     """
-    if spans is not None and span.own and span.own != span.parent:
+    if spans is not None and span.is_own:
         said = {
             f"shoal.{key.replace('_', '.')}": value
             for key, value in facts.items()

@@ -21,7 +21,7 @@ from typing import Any
 
 import shoal.aio
 import shoal.directory
-from shoal.addresses import towards
+from shoal.addresses import advertised, towards
 from shoal.aio.server import Server as AioServer
 from shoal.drainreport import DrainReport
 from shoal.errors import TlsError
@@ -329,9 +329,20 @@ def observed(service: str, options: Common, *, bare: bool = False) -> Iterator[C
             )
             wanted = telemetry.Wanted()
         with telemetry.observing(wanted, facts) as seen:
-            yield replace(options, announced={"metrics": seen.page} if seen.page else {})
+            yield replace(options, announced=_announced(seen.page, options))
     except telemetry.TelemetryError as error:
         sys.exit(f"python -m shoal_gateway.{service}: {error}")
+
+
+def _announced(page: str, options: Common) -> dict[str, str]:
+    if not page:
+        return {}
+    try:
+        host, _ = advertised(options.bind, options.advertise)
+    except ValueError:
+        # The server will say so when it begins.
+        return {}
+    return {"metrics": telemetry.announced(page, host)}
 
 
 def open_directory(options: Common) -> shoal.directory.Directory:

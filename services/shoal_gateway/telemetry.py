@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from shoal.addresses import EVERYWHERE, split_address
 from shoal_gateway import jobtraces
 from shoal_gateway.jobtraces import JobSpan
 
@@ -109,6 +111,16 @@ def address(text: str) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
+def announced(page: str, host: str) -> str:
+    """Where others find a page: at ``host`` if it is at every address of this machine."""
+    bound, port = split_address(page)
+    return _joined(host if bound in EVERYWHERE else bound, port)
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @dataclass(slots=True)
 class Telemetry:
     """What is observed in this process.
@@ -190,11 +202,20 @@ def _missing(error: ModuleNotFoundError) -> TelemetryError:
 
 
 def _begun(wanted: Wanted, facts: Mapping[str, str], ends: ExitStack) -> Telemetry:
+    # Before anything begins: what is missing is missed here, and modules are not made while threads
+    # of the page, of readers and of processors may want the same ones.
     from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     import shoal.otel
 
+    if wanted.page is not None:
+        from shoal.otel import prometheus
+    make_metrics = _metric_exporter(wanted.metrics)
+    make_spans = _span_exporter(wanted.traces)
     # What OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say wins.
     told = OTELResourceDetector().detect().attributes
     ours = {name: value for name, value in facts.items() if value and name not in told}
@@ -202,8 +223,6 @@ def _begun(wanted: Wanted, facts: Mapping[str, str], ends: ExitStack) -> Telemet
     readers: list[Any] = []
     page = ""
     if wanted.page is not None:
-        from shoal.otel import prometheus
-
         reader = prometheus.Reader()
         try:
             port, end = prometheus.serve(reader, *wanted.page)
@@ -215,21 +234,25 @@ def _begun(wanted: Wanted, facts: Mapping[str, str], ends: ExitStack) -> Telemet
             ) from error
         ends.callback(end)
         readers.append(reader)
-        page = f"{wanted.page[0]}:{port}"
-    if wanted.metrics:
-        readers.append(_periodic(wanted.metrics))
-    meters = None
+        page = _joined(wanted.page[0], port)
+    if make_metrics is not None:
+        readers.append(PeriodicExportingMetricReader(make_metrics()))
+    meters = tracers = None
     if readers:
         meters = MeterProvider(
             readers, resource=resource, exemplar_filter=AlwaysOffExemplarFilter(),
             shutdown_on_exit=False,
         )  # fmt: skip
-        ends.callback(meters.shutdown)
-    tracers = _tracers(wanted.traces, resource, ends) if wanted.traces else None
-    seen = shoal.otel.instrument(meters, tracers)
-    ends.callback(seen.close)
-    if tracers is not None:
+    if make_spans is not None:
+        tracers = TracerProvider(resource=resource, id_generator=_ids(), shutdown_on_exit=False)
+        tracers.add_span_processor(BatchSpanProcessor(make_spans()))
         jobtraces.spans = OtelSpans(tracers)
+    seen = shoal.otel.instrument(meters, tracers)
+    # The last ones come first: readers are read once more at their end, and must find the tables.
+    ends.callback(seen.close)
+    for provider in (meters, tracers):
+        if provider is not None:
+            ends.callback(provider.shutdown)
     if page:
         logger.info("metrics at http://%s/metrics", page)
     for what, how in (("metrics", wanted.metrics), ("traces", wanted.traces)):
@@ -238,32 +261,28 @@ def _begun(wanted: Wanted, facts: Mapping[str, str], ends: ExitStack) -> Telemet
     return Telemetry(page, seen.tables)
 
 
-def _periodic(exporter: str) -> Any:
-    from opentelemetry.sdk.metrics.export import (
-        ConsoleMetricExporter,
-        PeriodicExportingMetricReader,
-    )
+def _metric_exporter(named: str) -> Callable[[], Any] | None:
+    if not named:
+        return None
+    if named == "console":
+        from opentelemetry.sdk.metrics.export import ConsoleMetricExporter
 
-    if exporter == "console":
-        return PeriodicExportingMetricReader(ConsoleMetricExporter(out=sys.stderr))
+        return partial(ConsoleMetricExporter, out=sys.stderr)
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 
-    return PeriodicExportingMetricReader(OTLPMetricExporter())
+    return OTLPMetricExporter
 
 
-def _tracers(exporter: str, resource: Any, ends: ExitStack) -> TracerProvider:
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+def _span_exporter(named: str) -> Callable[[], Any] | None:
+    if not named:
+        return None
+    if named == "console":
+        from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
-    made = TracerProvider(resource=resource, id_generator=_ids(), shutdown_on_exit=False)
-    if exporter == "console":
-        made.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(out=sys.stderr)))
-    else:
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        return partial(ConsoleSpanExporter, out=sys.stderr)
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-        made.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    ends.callback(made.shutdown)
-    return made
+    return OTLPSpanExporter
 
 
 # The id of the span that is made next here, where it was given out before.
@@ -287,7 +306,7 @@ class OtelSpans:
     """`jobtraces.Spans` with OpenTelemetry.
 
     Args:
-        provider: Made by `_tracers`, whose ids may be given.
+        provider: Made by `_begun`, whose ids may be given.
     """
 
     def __init__(self, provider: TracerProvider) -> None:

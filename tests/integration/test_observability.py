@@ -257,13 +257,16 @@ def _texts(node, keys):
             yield from _texts(each, keys)
 
 
-def test_the_rules_say_what_to_do():
+def alerts():
     import yaml
 
     rules = yaml.safe_load((FILES / "rules.yml").read_text())
-    alerts = [rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
-    assert len(alerts) >= 8
-    for alert in alerts:
+    return [rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
+
+
+def test_the_rules_say_what_to_do():
+    assert len(alerts()) >= 8
+    for alert in alerts():
         assert {"summary", "description", "runbook"} <= alert["annotations"].keys(), alert["alert"]
         assert alert["labels"]["severity"] in ("page", "ticket")
 
@@ -272,6 +275,37 @@ def test_the_rules_say_what_to_do():
 def test_promtool_takes_the_rules():
     done = subprocess.run(
         ["promtool", "check", "rules", str(FILES / "rules.yml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+@pytest.mark.parametrize(("started", "fires"), [(None, True), ("7+0x40", True), ("0+1x40", False)])
+def test_jobs_that_wait_are_told_of_also_where_no_scheduler_is(tmp_path, started, fires):
+    series = [{"series": 'shoal_jobs{shoal_state="QUEUED"}', "values": "3+0x40"}]
+    if started is not None:
+        name = 'shoal_scheduler_offers_total{shoal_outcome="started"}'
+        series.append({"series": name, "values": started})
+    expected = [{"labels": "{}", "value": 3}] if fires else []
+    (alert,) = [rule for rule in alerts() if rule["alert"] == "ShoalJobsWait"]
+    case = {
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": series,
+                "promql_expr_test": [
+                    {"expr": alert["expr"], "eval_time": "30m", "exp_samples": expected}
+                ],
+            }
+        ],
+    }
+    (tmp_path / "case.yml").write_text(json.dumps(case))
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(tmp_path / "case.yml")],
         capture_output=True,
         text=True,
         timeout=60,

@@ -72,7 +72,7 @@ class Method:
         elif observer is None:
             return make(self.method, self.serializer, self._deserializer)
         else:
-            inner = make(self.method, *observer.sized(self.serializer, self._deserializer))
+            inner = make(self.method, *observer.sized(self, self.serializer, self._deserializer))
         return inner if observer is None else observer.attempt(self, replica, inner)
 
     def inner(self, node: ReplicaNode) -> Any:

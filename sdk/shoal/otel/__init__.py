@@ -43,7 +43,7 @@ class Instrumentation:
     def __init__(self, observer: Observer, undo: Callable[[], None]) -> None:
         self._observer = observer
         self._undo = undo
-        self._before = observing.become(observer)
+        observing.begin(observer)
         self._closed = False
         self.tables = observer.tables
 
@@ -65,7 +65,7 @@ class Instrumentation:
         """
         if not self._closed:
             self._closed = True
-            observing.become(self._before)
+            observing.end(self._observer)
             self._undo()
 
 
@@ -75,7 +75,8 @@ def instrument(
     """Has all directories, channels and servers that are made from now on be observed.
 
     Args:
-        meter_provider: The SDK's, whose readers get the metrics; None measures nothing.
+        meter_provider: The SDK's, whose readers get the metrics. Without one they are for those
+            who look at the result's `tables`, as `metrics` does.
         tracer_provider: Makes spans, and the ``traceparent`` of calls; None makes none.
 
     Raises:

@@ -8,34 +8,20 @@ from typing import Any
 
 from shoal import bases
 from shoal.aio.methods import settled
-from shoal.otel.watching import CANCELLED, OK, Attempt, AttemptWatch, Call, MethodWatch, sizes
+from shoal.otel.calls import Watched, WatchedAttempts, stream_over
+from shoal.otel.watching import OK, Attempt, Call
 
 
-class Unary(bases.AioUnaryUnary, bases.AioStreamUnary):
+class Unary(Watched, bases.AioUnaryUnary, bases.AioStreamUnary):
     """A method with one response.
 
     A call that goes well is over with its attempt. One whose attempt fails is looked after until it
     is over; that costs a task, which others need not pay for.
     """
 
-    def __init__(self, method: Any, watch: MethodWatch) -> None:
-        self._method = method
-        self._watch = watch
-
-    def __call__(self, *request: Any, metadata: Any = None, **options: Any) -> Any:
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Calls; to be awaited."""
-        call = self._watch.begin()
-        if len(request) > 2:
-            # A stream of requests takes timeout and metadata by position as well.
-            first, timeout, metadata, *rest = request
-            request = (first, timeout, call.on(metadata), *rest)
-        else:
-            options["metadata"] = call.on(metadata)
-        try:
-            made = self._method(*request, **options)
-        except BaseException as error:
-            call.fail(error)
-            raise
+        call, made = self._made(self._method, arguments, named)
         if made.sent_at_once:
             call.watch_for(weakref.ref(made))
         else:
@@ -43,35 +29,14 @@ class Unary(bases.AioUnaryUnary, bases.AioStreamUnary):
         return made
 
 
-class Streaming(bases.AioUnaryStream, bases.AioStreamStream):
+class Streaming(Watched, bases.AioUnaryStream, bases.AioStreamStream):
     """A method with a stream of responses."""
 
-    def __init__(self, method: Any, watch: MethodWatch) -> None:
-        self._method = method
-        self._watch = watch
-
-    def __call__(self, *request: Any, metadata: Any = None, **options: Any) -> Any:
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Calls; the stream."""
-        call = self._watch.begin()
-        if len(request) > 2:
-            first, timeout, metadata, *rest = request
-            request = (first, timeout, call.on(metadata), *rest)
-        else:
-            options["metadata"] = call.on(metadata)
-        try:
-            stream = self._method(*request, **options)
-        except BaseException as error:
-            call.fail(error)
-            raise
-        stream.when_over(partial(_stream_over, call))
+        call, stream = self._made(self._method, arguments, named)
+        stream.when_over(partial(stream_over, call))
         return stream
-
-
-def _stream_over(call: Call, error: BaseException | None) -> None:
-    if error is not None:
-        call.fail(error)
-    else:
-        call.end(CANCELLED if call.last is None else call.last)
 
 
 def _over(call: Call, made: Any) -> None:
@@ -79,36 +44,19 @@ def _over(call: Call, made: Any) -> None:
     call.end(code, details)
 
 
-class AttemptUnary:
-    """A method with one response at one replica."""
-
-    def __init__(self, inner: Any, watch: AttemptWatch) -> None:
-        self._inner = inner
-        self._begin = watch.begin
+class Attempts(WatchedAttempts):
+    """A method at one replica."""
 
     def __call__(
         self, request: Any, timeout: Any = None, metadata: Any = None, *rest: Any, **options: Any
     ) -> Any:
         """As grpc's."""
-        attempt, sent = self._begin(metadata)
-        token = sizes.set(attempt.sizes)
-        try:
-            call = self._inner(request, timeout=timeout, metadata=sent, **_named(rest), **options)
-        except BaseException as error:
-            attempt.fail(error)
-            raise
-        finally:
-            sizes.reset(token)
+        options |= zip(("credentials", "wait_for_ready", "compression"), rest, strict=False)
+        attempt, call = self._made(
+            metadata, lambda sent: self._inner(request, timeout=timeout, metadata=sent, **options)
+        )
         call.add_done_callback(partial(_attempt_over, attempt))
         return call
-
-
-class AttemptStream(AttemptUnary):
-    """A method with a stream of responses at one replica."""
-
-
-def _named(rest: tuple[Any, ...]) -> dict[str, Any]:
-    return dict(zip(("credentials", "wait_for_ready", "compression"), rest, strict=False))
 
 
 def _attempt_over(attempt: Attempt, ended: Any) -> None:

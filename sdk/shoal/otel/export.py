@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -55,7 +57,7 @@ def _measured(instrument: tables.Instrument, now: int) -> Metric | None:
                     time_unix_nano=now,
                     count=each.count,
                     sum=each.total,
-                    bucket_counts=tuple(each.buckets),
+                    bucket_counts=each.buckets,
                     explicit_bounds=instrument.bounds,
                     min=each.least,
                     max=each.largest,
@@ -100,6 +102,10 @@ def _sum(points: list[NumberDataPoint]) -> Sum:
     return Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=True)
 
 
+# What the readers of a provider read beside it.
+_joined: weakref.WeakKeyDictionary[MeterProvider, list[Tables]] = weakref.WeakKeyDictionary()
+
+
 def join(provider: Any, of: Tables) -> Callable[[], None]:
     """Has a provider's readers read the tables too; returns what undoes it.
 
@@ -115,42 +121,46 @@ def join(provider: Any, of: Tables) -> Callable[[], None]:
             f"meter_provider must be opentelemetry.sdk.metrics.MeterProvider, not {provider!r}:"
             " Shoal's metrics are handed to its readers"
         )
+    joined = _joined.get(provider)
+    if joined is None:
+        joined = _joined[provider] = []
+        _extend(provider, readers, joined)
+    joined.append(of)
+    return partial(joined.remove, of)
+
+
+def _extend(provider: MeterProvider, readers: Iterable[MetricReader], also: list[Tables]) -> None:
+    """Once for each provider; without tables its readers read what they did."""
+
+    def up(_options: CallbackOptions) -> list[Observation]:
+        return [Observation(1)] if also else []
+
     # One of the provider's own, for a reader is not told of a provider that has nothing.
     provider.get_meter("shoal").create_observable_gauge(
-        "shoal.up", [_up], description="1 while the process is observed"
+        "shoal.up", [up], description="1 while the process is observed"
     )
-    undone = [_joined(reader, of) for reader in readers]
+    for reader in readers:
+        receive = reader._receive_metrics  # noqa: SLF001 - documented, for those who extend readers
 
-    def undo() -> None:
-        for each in undone:
-            each()
+        def receive_all(
+            data: MetricsData,
+            timeout_millis: float = 10_000,
+            *,
+            receive: Any = receive,
+            **rest: Any,
+        ) -> None:
+            receive(with_tables(data, also), timeout_millis, **rest)
 
-    return undo
-
-
-def _up(_options: CallbackOptions) -> list[Observation]:
-    return [Observation(1)]
-
-
-def _joined(reader: MetricReader, of: Tables) -> Callable[[], None]:
-    receive = reader._receive_metrics  # noqa: SLF001 - documented, for those who extend readers
-
-    def receive_all(data: MetricsData, timeout_millis: float = 10_000, **rest: Any) -> None:
-        receive(joined(data, of), timeout_millis, **rest)
-
-    reader._receive_metrics = receive_all  # type: ignore[assignment,method-assign]  # noqa: SLF001
-
-    def undo() -> None:
-        reader._receive_metrics = receive  # type: ignore[method-assign]  # noqa: SLF001
-
-    return undo
+        reader._receive_metrics = receive_all  # type: ignore[assignment,method-assign]  # noqa: SLF001
 
 
-def joined(data: MetricsData, of: Tables) -> MetricsData:
+def with_tables(data: MetricsData, also: Sequence[Tables]) -> MetricsData:
     """What the SDK has collected, and what the tables hold, under the same resource."""
-    ours = ScopeMetrics(SCOPE, metrics(of), "")
+    ours = [ScopeMetrics(SCOPE, metrics(each), "") for each in also]
+    if not ours:
+        return data
     if not data.resource_metrics:
-        return MetricsData([ResourceMetrics(Resource.get_empty(), [ours], "")])
+        return MetricsData([ResourceMetrics(Resource.get_empty(), ours, "")])
     first, *others = data.resource_metrics
-    whole = ResourceMetrics(first.resource, [*first.scope_metrics, ours], first.schema_url)
+    whole = ResourceMetrics(first.resource, [*first.scope_metrics, *ours], first.schema_url)
     return MetricsData([whole, *others])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -37,12 +38,12 @@ class Observer:
     """Observes what is made while it is the process's.
 
     Args:
-        tables: Where what is measured stands; None measures nothing.
+        tables: Where what is measured stands.
         tracer: Makes spans; None makes none.
     """
 
-    def __init__(self, tables: Tables | None, tracer: Tracer | None) -> None:
-        self.tables = tables or Tables()
+    def __init__(self, tables: Tables, tracer: Tracer | None) -> None:
+        self.tables = tables
         self.tracer = tracer
         self.measures = Measures(self.tables)
         self._channels: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -67,26 +68,22 @@ class Observer:
 
     def method(self, method: Any) -> Any:
         """What is called in place of a channel's method."""
-        watch = self._watch(method)
-        if isinstance(method.channel, grpc.aio.Channel):
-            streams = method.kind.endswith("_stream")
-            return (aiocalls.Streaming if streams else aiocalls.Unary)(method, watch)
-        if method.kind.endswith("_stream"):
-            return calls.Streaming(method, watch)
-        return (calls.StreamUnary if method.kind == "stream_unary" else calls.UnaryUnary)(
-            method, watch
-        )
+        streams = method.kind.endswith("_stream")
+        where = aiocalls if isinstance(method.channel, grpc.aio.Channel) else calls
+        return (where.Streaming if streams else where.Unary)(method, self._watch(method))
 
-    def sized(self, serializer: Any, deserializer: Any) -> tuple[Any, Any]:
+    def sized(self, method: Any, serializer: Any, deserializer: Any) -> tuple[Any, Any]:
         """What serializes in place of a method's own."""
+        if method.kind.endswith("_stream"):
+            return serializer, deserializer
         return measured_request(serializer), measured_response(deserializer)
 
     def attempt(self, method: Any, replica: Replica, inner: Any) -> Any:
         """What is called in place of a method at one replica."""
         watch = AttemptWatch(self._watch(method), replica)
-        streams = method.kind.endswith("_stream")
         if isinstance(method.channel, grpc.aio.Channel):
-            return (aiocalls.AttemptStream if streams else aiocalls.AttemptUnary)(inner, watch)
+            return aiocalls.Attempts(inner, watch)
+        streams = method.kind.endswith("_stream")
         return (calls.AttemptStream if streams else calls.AttemptUnary)(inner, watch)
 
     def interceptors(self, server: Any, *, aio: bool) -> Sequence[Any]:
@@ -103,7 +100,13 @@ class Observer:
         key = (method.channel.service, method.method)
         found = self._methods.get(key)
         if found is None:
-            made = MethodWatch(self.measures, self.tracer, target(key[0]), key[1].removeprefix("/"))
+            made = MethodWatch(
+                self.measures,
+                self.tracer,
+                target(key[0]),
+                key[1].removeprefix("/"),
+                hedged=method.kind == "unary_unary",
+            )
             found = self._methods.setdefault(key, made)
         return found
 
@@ -173,7 +176,7 @@ class Observer:
                 "Whether the server is on its way out",
                 service,
                 lambda: self._of_servers(
-                    lambda server: float(server.roster.phase is not Phase.SERVING)
+                    lambda server: float(server.roster.phase is not Phase.SERVING), max
                 ),
             ),
             Gauge(
@@ -187,11 +190,14 @@ class Observer:
         ]
 
     def _ages(self) -> Looks:
-        for directory in list(self._directories):
-            for service, watch in directory.watches().items():
-                age = watch.age
-                # Never read, and nothing on disk: as old as can be.
-                yield (service,), float("inf") if age is None else age
+        # Several directories of a process may watch the same service.
+        oldest: dict[str, float] = {}
+        for service, watch in self._watches():
+            # Never read, and nothing on disk: as old as can be.
+            age = float("inf") if watch.age is None else watch.age
+            oldest[service] = max(oldest.get(service, 0.0), age)
+        for service, age in oldest.items():
+            yield (service,), age
 
     def _connected(self) -> Looks:
         open_ones = [each for each in self._directories if each.describe() != "not used yet"]
@@ -199,14 +205,20 @@ class Observer:
             yield (), float(all(each.connected for each in open_ones))
 
     def _listed(self) -> Looks:
+        most: dict[tuple[str, str], int] = {}
+        for service, watch in self._watches():
+            counted = Counter(
+                replica.status.name if replica.enabled else "DISABLED"
+                for replica in watch.replicas()
+            )
+            for status, count in (counted or {"UP": 0}).items():
+                key = (service, status)
+                most[key] = max(most.get(key, 0), count)
+        yield from most.items()
+
+    def _watches(self) -> Iterator[tuple[str, Any]]:
         for directory in list(self._directories):
-            for service, watch in directory.watches().items():
-                counted: dict[str, int] = {}
-                for replica in watch.replicas():
-                    status = replica.status.name if replica.enabled else "DISABLED"
-                    counted[status] = counted.get(status, 0) + 1
-                for status, count in (counted or {"UP": 0}).items():
-                    yield (service, status), count
+            yield from directory.watches().items()
 
     def _thought_of(self) -> Looks:
         counted: dict[tuple[str, str], int] = {}
@@ -239,9 +251,12 @@ class Observer:
         for name, left in least.items():
             yield (name,), left
 
-    def _of_servers(self, number: Any) -> Looks:
+    def _of_servers(self, number: Any, of_several: Any = sum) -> Looks:
+        found: dict[str, list[float]] = {}
         for server in list(self._servers):
-            yield (server.identity.service,), number(server)
+            found.setdefault(server.identity.service, []).append(number(server))
+        for service, numbers in found.items():
+            yield (service,), of_several(numbers)
 
 
 class _Counting(Hooks):

@@ -1,7 +1,8 @@
 """The way from OpenTelemetry's SDK to Prometheus: a page that is made when it is asked for.
 
-Names are made as OpenTelemetry's specification says: ``grpc.client.call.duration`` in seconds is
-``grpc_client_call_duration_seconds``, a counter ends in ``_total``.
+``grpc.client.call.duration`` in seconds is ``grpc_client_call_duration_seconds``, a counter ends in
+``_total``, as OpenTelemetry's specification says. Only seconds, milliseconds and bytes come into
+names; its ``_ratio`` of gauges whose unit is "1" does not.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 _UNITS = {"s": "seconds", "ms": "milliseconds", "By": "bytes"}
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_]")
@@ -121,7 +123,8 @@ def _family(metric: Metric) -> Family | None:
                 (*histogram.explicit_bounds, float("inf")), histogram.bucket_counts, strict=True
             ):
                 below += count
-                buckets.append(("+Inf" if bound == float("inf") else f"{bound:g}", below))
+                written = floatToGoString(bound)  # type: ignore[no-untyped-call]
+                buckets.append((written, below))
             spread.add_metric(_values(keys, histogram.attributes), buckets, histogram.sum)
         return spread
     family: CounterMetricFamily | GaugeMetricFamily

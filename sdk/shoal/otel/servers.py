@@ -14,10 +14,10 @@ from opentelemetry import context as contexts
 from opentelemetry import trace
 from opentelemetry.trace import Span, Tracer
 
-from shoal.gate import ALWAYS, behavior_of
+from shoal.gate import ALWAYS, Remade, behavior_of
 from shoal.otel import tracing
 from shoal.otel.measures import Measures
-from shoal.otel.watching import CANCELLED, OK, UNKNOWN, clock
+from shoal.otel.watching import CANCELLED, OK, UNKNOWN, clock, details_of
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -67,7 +67,13 @@ class Served:
         if self._received >= 0:
             measures.served_received.of(method, name).add(self._received)
         if self.span is not None:
-            tracing.ended(self.span, code, str(error) if error is not None else "")
+            tracing.ended(self.span, code, self._details(error))
+
+    def _details(self, error: BaseException | None) -> str:
+        """What its caller is told; of an abort the error itself says nothing."""
+        said = getattr(self.context, "details", lambda: "")()
+        told = said.decode(errors="replace") if isinstance(said, bytes) else said
+        return told or (details_of(error) if error is not None else "")
 
     def _code(self, error: BaseException | None) -> grpc.StatusCode:
         said = getattr(self.context, "code", lambda: None)()
@@ -90,30 +96,15 @@ class _Sized:
 
 
 class _Watch:
-    """Wraps handlers; a method's handler is mostly the same for each of its calls."""
-
-    # An interceptor may make a new handler each time; then there is no use in remembering.
-    _MOST = 1000
+    """Wraps handlers."""
 
     def __init__(self, measures: Measures, tracer: Tracer | None) -> None:
         self._measures = measures
         self._tracer = tracer
-        self._known: dict[tuple[str, int], tuple[Any, Any]] = {}
+        self.wrapped = Remade(self._made).of
 
-    def wrapped(self, method: str, handler: Any) -> Any:
-        """The handler, observed."""
-        key = (method, id(handler))
-        known = self._known.get(key)
-        if known is not None:
-            return known[1]
-        if len(self._known) >= self._MOST:
-            self._known.clear()
-        made = self._made(method[1:], handler)
-        # With the handler itself, whose id is another's once it is gone.
-        self._known[key] = (handler, made)
-        return made
-
-    def _made(self, method: str, handler: Any) -> Any:
+    def _made(self, path: str, handler: Any) -> Any:
+        method = path[1:]
         requests = "stream" if handler.request_streaming else "unary"
         responses = "stream" if handler.response_streaming else "unary"
         make = getattr(grpc, f"{requests}_{responses}_rpc_method_handler")

@@ -13,6 +13,7 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 # gRFC A66 and A96 name these.
 SECONDS = (
@@ -32,51 +33,77 @@ OVERFLOW = ("otel.metric.overflow", True)
 Labels = tuple[tuple[str, str | bool], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What the values of one set of labels come to, at one moment."""
+
+    labels: Labels
+    count: int
+    total: float
+    least: float
+    largest: float
+    buckets: tuple[int, ...]
+
+
 class Series:
     """The values of one set of labels."""
 
     __slots__ = (
         "_adding",
+        "_bounds",
+        "_buckets",
+        "_count",
+        "_largest",
+        "_least",
+        "_total",
         "_waiting",
-        "bounds",
-        "buckets",
-        "count",
         "labels",
-        "largest",
-        "least",
-        "total",
     )  # fmt: skip
 
     def __init__(self, labels: Labels, bounds: Sequence[float]) -> None:
         self.labels = labels
-        self.bounds = bounds
-        self.count = 0
-        self.total = 0.0
-        self.least = float("inf")
-        self.largest = float("-inf")
-        self.buckets = [0] * (len(bounds) + 1)
+        self._bounds = bounds
+        self._count = 0
+        self._total = 0.0
+        self._least = float("inf")
+        self._largest = float("-inf")
+        self._buckets = [0] * (len(bounds) + 1)
         self._waiting: deque[float] = deque()
         self._adding = threading.Lock()
 
     def add(self, value: float) -> None:
-        """Writes a value down."""
+        """Writes a value down; it waits for nobody."""
         waiting = self._waiting
         waiting.append(value)
-        if len(waiting) > MOST_WAITING:
-            self.settle()
+        if len(waiting) > MOST_WAITING and self._adding.acquire(blocking=False):
+            try:
+                self._add_up()
+            finally:
+                self._adding.release()
 
-    def settle(self) -> None:
-        """Adds up what waits; what comes meanwhile waits for the next time."""
+    def settle(self) -> Point:
+        """Adds up what waits, and says what it comes to; what comes meanwhile is for the next."""
         with self._adding:
-            waiting = self._waiting
-            for _ in range(len(waiting)):
-                value = waiting.popleft()
-                self.count += 1
-                self.total += value
-                self.least = min(self.least, value)
-                self.largest = max(self.largest, value)
-                if self.bounds:
-                    self.buckets[bisect_left(self.bounds, value)] += 1
+            self._add_up()
+            return Point(
+                self.labels,
+                self._count,
+                self._total,
+                self._least,
+                self._largest,
+                tuple(self._buckets),
+            )
+
+    def _add_up(self) -> None:
+        waiting = self._waiting
+        for _ in range(len(waiting)):
+            value = waiting.popleft()
+            self._count += 1
+            self._total += value
+            self._least = min(self._least, value)
+            self._largest = max(self._largest, value)
+            if self._bounds:
+                self._buckets[bisect_left(self._bounds, value)] += 1
 
 
 class Instrument:
@@ -121,15 +148,13 @@ class Instrument:
                     found = self._new(values)
         return found
 
-    def settled(self) -> list[Series]:
+    def settled(self) -> list[Point]:
         """All series, added up."""
         with self._lock:
             found = list(self._series.values())
             if self._overflow is not None:
                 found.append(self._overflow)
-        for each in found:
-            each.settle()
-        return found
+        return [each.settle() for each in found]
 
     def _new(self, values: tuple[str, ...]) -> Series:
         if len(self._series) < MOST_SERIES:

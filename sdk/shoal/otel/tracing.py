@@ -67,14 +67,16 @@ def below_metadata(metadata: Iterable[Any] | None) -> contexts.Context:
     return below(parent, state)
 
 
-def carried(span: Span) -> tuple[tuple[str, str], ...]:
-    """A span as metadata of the call that is made in it."""
+def carrying(metadata: Iterable[Any], span: Span) -> tuple[Any, ...]:
+    """A call's metadata with the span that it is made in, in the place of any other one's."""
     context = span.get_span_context()
     parent = header(context)
     if not parent:
-        return ()
+        return tuple(metadata)
     state = context.trace_state.to_header() if context.trace_state else ""
-    return ((TRACEPARENT, parent), (TRACESTATE, state)) if state else ((TRACEPARENT, parent),)
+    others = [each for each in metadata if each[0] not in (TRACEPARENT, TRACESTATE)]
+    own = ((TRACEPARENT, parent), (TRACESTATE, state)) if state else ((TRACEPARENT, parent),)
+    return (*others, *own)
 
 
 def sent(tracer: Tracer, method: str) -> Span:

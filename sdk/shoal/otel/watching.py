@@ -55,6 +55,12 @@ def code_of(error: BaseException) -> grpc.StatusCode:
     return UNKNOWN if isinstance(error, Exception) else CANCELLED
 
 
+def details_of(error: BaseException) -> str:
+    """What the status of what a call raised says; else what the error says."""
+    details = getattr(error, "details", None)
+    return str((details() if callable(details) else "") or error)
+
+
 class MethodWatch:
     """One method of one channel.
 
@@ -63,13 +69,24 @@ class MethodWatch:
         tracer: Makes spans; None makes none.
         target: ``grpc.target``.
         method: Without the leading slash.
+        hedged: Whether its calls may be: only then is an attempt beside another one a hedge. The
+            end of a stream may be heard of after the next attempt's begin.
     """
 
-    def __init__(self, measures: Measures, tracer: Tracer | None, target: str, method: str) -> None:
+    def __init__(
+        self,
+        measures: Measures,
+        tracer: Tracer | None,
+        target: str,
+        method: str,
+        *,
+        hedged: bool = True,
+    ) -> None:
         self.measures = measures
         self.tracer = tracer
         self.target = target
         self.method = method
+        self.hedged = hedged
         self.started = measures.attempt_started.of(method, target)
         self._durations: dict[grpc.StatusCode, Series] = {}
         self._attempts: dict[str, AttemptWatch] = {}
@@ -107,7 +124,7 @@ class AttemptWatch:
         self.started(1)
         attempt = Attempt(self, call)
         if attempt.span is not None:
-            metadata = (*metadata, *tracing.carried(attempt.span))
+            metadata = tracing.carrying(metadata, attempt.span)
         return attempt, metadata or None
 
     def series(self, code: grpc.StatusCode) -> tuple[Series, Series, Series]:
@@ -177,7 +194,7 @@ class Call(str):
         """One more attempt."""
         if self.attempts:
             if self.running > 0:
-                self.hedges += 1
+                self.hedges += self.watch.hedged
             elif self._idle:
                 self.delay += clock() - self._idle
         self.attempts += 1
@@ -187,7 +204,7 @@ class Call(str):
         """An attempt has ended."""
         self.last = code
         self.running -= 1
-        if code is not OK:
+        if code is not OK and not self.running:
             self._idle = clock()
 
     def end(self, code: grpc.StatusCode, details: str = "") -> None:
@@ -204,7 +221,7 @@ class Call(str):
 
     def fail(self, error: BaseException) -> None:
         """It is over, by this error."""
-        self.end(code_of(error), str(getattr(error, "details", lambda: "")() or error))
+        self.end(code_of(error), details_of(error))
 
     def _repeated(self) -> None:
         watch = self.watch
@@ -261,7 +278,7 @@ class Attempt:
 
     def fail(self, error: BaseException) -> None:
         """It has ended, by this error."""
-        self.end(code_of(error), str(getattr(error, "details", lambda: "")() or error))
+        self.end(code_of(error), details_of(error))
 
 
 def measured_request(serializer: Any) -> Any:

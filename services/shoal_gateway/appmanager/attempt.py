@@ -69,6 +69,11 @@ class Spec:
     uid: int = 0
     processes: int = 0
 
+    @property
+    def who(self) -> dict[str, object]:
+        """How ledgers name it."""
+        return {"job_id": self.job_id, "attempt": self.attempt, "runner_id": self.runner_id}
+
     def document(self) -> dict[str, Any]:
         """For ``spec.json``.
 

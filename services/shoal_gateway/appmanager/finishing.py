@@ -8,14 +8,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
-from shoal_gateway import jobtraces, telemetry
-from shoal_gateway.appmanager import supervisor, survivors
+from shoal_gateway import jobtraces
+from shoal_gateway.appmanager import supervisor, survivors, telling
 from shoal_gateway.appmanager.ports import Ended, Held, Registry, RegistryAwayError, Result
 from shoal_gateway.appmanager.runner import Runner
 from shoal_gateway.appmanager.shipping import MissingOutputError, ship_outputs
 from shoal_gateway.objectstore import ObjectStore, ObjectStoreError
 
 logger = logging.getLogger(__name__)
+
+# Why nothing is reported.
+LOST = "its job is somebody else's"
 
 # Between tries to report to a registry that is away, or to upload to a store that is, seconds.
 AGAIN = 0.5
@@ -73,9 +76,9 @@ class Finisher:
                 # Only then is it reported, lest the next attempt runs beside what is left of it.
                 survivors.await_end(runner.attempt.spec.runner_id)
             elif runner.lost and end.says_nothing:
-                # Somebody else has the job; there is nothing to say.
+                # Somebody else has the job; there is nothing to report.
                 runner.ship_logs()
-                self._done(runner)
+                self._let_go(runner, "lost", LOST)
                 return
             result = None
             if abandoned:
@@ -88,7 +91,11 @@ class Finisher:
         except Exception:
             # In a pool nobody would hear of it; the lease runs out and the job starts elsewhere.
             logger.exception("%r could not be finished", runner.attempt)
-            self._done(runner)
+            self._let_go(runner, "unfinished", "it could not be finished")
+
+    def _let_go(self, runner: Runner, outcome: str, why: str) -> None:
+        telling.let_go(runner.span, runner.attempt.spec.who, outcome, why)
+        self._done(runner)
 
     def _result(self, runner: Runner) -> Result | None:
         """How an attempt ended; None when the store failed and it is to be looked at again."""
@@ -143,7 +150,7 @@ class Finisher:
                     len(result.files),
                     refused,
                 )
-            _tell(runner, result, refused)
+            telling.reported(runner.span, runner.attempt.spec.who, result, refused)
             self._done(runner)
             return
 
@@ -156,20 +163,3 @@ class Finisher:
             if held is Held.CANCEL:
                 runner.cancel(fence)
         return runner.cancelled
-
-
-def _tell(runner: Runner, result: Result, refused: str | None) -> None:
-    """Counts the attempt, and tells of its span from its begin to its report."""
-    telemetry.here().count("shoal.job.attempts", result.ended.value)
-    spec = runner.attempt.spec
-    jobtraces.end(
-        "shoal.job.attempt",
-        runner.span,
-        error="" if result.ended is Ended.SUCCEEDED else result.reason or result.ended.value,
-        job=spec.job_id,
-        attempt=spec.attempt,
-        runner=spec.runner_id,
-        outcome=result.ended.value,
-        exit_code=result.exit_code,
-        refused=refused,
-    )

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from shoal_gateway import jobtraces
 from shoal_gateway.appmanager import attempt as attempts
+from shoal_gateway.appmanager import telling
 from shoal_gateway.appmanager.apart import Accounts, Lent, own_cache
 from shoal_gateway.appmanager.attempt import Attempt, Spec
 from shoal_gateway.appmanager.calls import Call
@@ -90,7 +91,7 @@ class AppManager:
         self._leash = attempts.leash_of(lease) if leash is None else leash
         # Set when the renewer is not to wait any longer.
         self._hurry = threading.Event()
-        self._kept_at = time.monotonic()
+        self._kept_at = self._renewed_at = time.monotonic()
         self._python = python
         self._lock = threading.Lock()
         self._runners: dict[str, Runner] = {}
@@ -184,8 +185,8 @@ class AppManager:
 
     @property
     def kept_for(self) -> float:
-        """Seconds since the renewer last came round."""
-        return time.monotonic() - self._kept_at
+        """Seconds since the registry last renewed all leases that were due, if any were."""
+        return time.monotonic() - self._renewed_at
 
     def alive(self) -> bool:
         """Whether leases are kept. It does not return where a lock is held for ever."""
@@ -246,7 +247,7 @@ class AppManager:
         try:
             lent = self._accounts.lend() if self._accounts is not None else None
             attempt = Attempt.create(self._attempts, self._spec(offer, lent, span))
-            if span.own:
+            if span.is_own:
                 attempt.trace(span)
         except OSError as error:
             if lent is not None:
@@ -256,12 +257,13 @@ class AppManager:
         try:
             fence = self._registry.begin(offer.job_id, offer.fence, offer.attempt, runner_id)
         except TakenError as error:
-            _drop(attempt, lent)
+            _drop(attempt, lent, span, "taken", str(error))
             return Answer(offer.job_id, "taken", str(error))
         except RegistryAwayError as error:
             # If it did begin after all, nobody renews the lease, and the job is queued again.
-            _drop(attempt, lent)
-            return Answer(offer.job_id, "unable", f"the registry is away: {error}")
+            said = f"the registry is away: {error}"
+            _drop(attempt, lent, span, "unable", said)
+            return Answer(offer.job_id, "unable", said)
         runner = Runner(attempt, fence, self._objects, lent)
         with self._lock:
             self._runners[runner_id] = runner
@@ -334,7 +336,7 @@ class AppManager:
         fence = attempt.fence
         if fence is None:
             # Never begun as far as anyone knows; the lease of the offer runs out by itself.
-            attempt.remove()
+            _drop(attempt, None, attempt.span, "unknown", "its manager died as it was begun")
             return
         runner = Runner(attempt, fence, self._objects)
         attempt.look_after()
@@ -367,21 +369,25 @@ class AppManager:
                 *runners,
                 *(call for call in self._pool.calls() if call.since < old),
             ]
-            for at in range(0, len(held), MANY):
-                self._renew(held[at : at + MANY])
+            # Each part is tried, also after one that failed.
+            renewed = [self._renew(held[at : at + MANY]) for at in range(0, len(held), MANY)]
+            if all(renewed):
+                self._renewed_at = time.monotonic()
 
-    def _renew(self, holders: Sequence[Runner | Call]) -> None:
+    def _renew(self, holders: Sequence[Runner | Call]) -> bool:
+        """Whether the registry was there."""
         try:
             verdicts = self._registry.renew([holder.lease for holder in holders])
         except RegistryAwayError as error:
             logger.warning("leases could not be renewed: %s", error)
-            return
+            return False
         for holder, (held, fence) in zip(holders, verdicts, strict=True):
             if held is Held.CANCEL:
                 holder.cancel(fence)
             elif held is Held.LOST and not holder.ended:
                 logger.warning("lost %r to somebody else; ending it here", holder)
                 holder.disown()
+        return True
 
     def _collect(self) -> None:
         while not self._stopped.is_set():
@@ -402,7 +408,9 @@ class AppManager:
         self._pool.wake()
 
 
-def _drop(attempt: Attempt, lent: Lent | None) -> None:
+def _drop(attempt: Attempt, lent: Lent | None, span: JobSpan, outcome: str, why: str) -> None:
+    """It was not begun; but asked for, under its span."""
+    telling.let_go(span, attempt.spec.who, outcome, why)
     attempt.remove()
     if lent is not None:
         lent.close()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal_gateway import jobtraces
-from shoal_gateway.appmanager import endings, supervisor, worker
+from shoal_gateway.appmanager import endings, supervisor, telling, worker
 from shoal_gateway.appmanager.apart import Accounts
 from shoal_gateway.appmanager.calls import Call
 from shoal_gateway.appmanager.crew import Crew, bury_others
@@ -163,17 +163,17 @@ class Pool:
                 fences = self._registry.begin_many(beginnings)
         except RegistryAwayError as error:
             # If it did begin some, nobody renews their leases, and they are queued again.
-            for call in calls:
-                self._table.forget(call)
             said = f"the registry is away: {error}"
-            return {each.job_id: Answer(each.job_id, "unable", said) for each in beginnings}
-        except BaseException:
             for call in calls:
-                self._table.forget(call)
+                self._forget(call, "unable", said)
+            return {each.job_id: Answer(each.job_id, "unable", said) for each in beginnings}
+        except BaseException as error:
+            for call in calls:
+                self._forget(call, "unable", repr(error))
             raise
         for call, fence in zip(calls, fences, strict=True):
             if isinstance(fence, str):
-                self._table.forget(call)
+                self._forget(call, "taken", fence)
                 answers[call.offer.job_id] = Answer(call.offer.job_id, "taken", fence)
                 continue
             call.fence = fence
@@ -182,6 +182,10 @@ class Pool:
         self._table.enqueue(begun)
         self.wake()
         return answers
+
+    def _forget(self, call: Call, outcome: str, why: str) -> None:
+        self._table.forget(call)
+        telling.let_go(call.span, call.who, outcome, why)
 
     # What follows runs on the pool's thread, unless it says otherwise.
 
@@ -361,6 +365,7 @@ class Pool:
 
     def _settle(self, call: Call, result: Result | None) -> None:
         if result is None:
+            telling.let_go(call.span, call.who, "lost", endings.LOST)
             self._table.reported(call)
         else:
             self._reporter.put(call, result)

@@ -8,7 +8,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from shoal_gateway import jobtraces, telemetry
+from shoal_gateway import jobtraces
+from shoal_gateway.appmanager import telling
 from shoal_gateway.appmanager.calls import Call
 from shoal_gateway.appmanager.ledger import Ledger
 from shoal_gateway.appmanager.ports import (
@@ -97,7 +98,7 @@ class Reporter:
             if result.ended is Ended.SUCCEEDED
         )
         for call, result in accepted:
-            _tell(call, result)
+            telling.reported(call.span, call.who, result)
             self._done(call)
         if refused:
             self._look_into(refused)
@@ -116,19 +117,5 @@ class Reporter:
                 self.put(call, said)
                 continue
             logger.warning("the report of %r (%s) was refused: %s", call, result.ended, refusal)
+            telling.reported(call.span, call.who, result, refusal)
             self._done(call)
-
-
-def _tell(call: Call, result: Result) -> None:
-    """Counts the attempt, and tells of its span from its begin to its report."""
-    telemetry.here().count("shoal.job.attempts", result.ended.value)
-    jobtraces.end(
-        "shoal.job.attempt",
-        call.span,
-        error="" if result.ended is Ended.SUCCEEDED else result.reason or result.ended.value,
-        job=call.offer.job_id,
-        attempt=call.offer.attempt,
-        runner=call.runner_id,
-        outcome=result.ended.value,
-        exit_code=result.exit_code,
-    )

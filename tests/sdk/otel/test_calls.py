@@ -52,9 +52,14 @@ def test_without_an_observer_methods_are_what_they_were(directory):
 
 
 def test_shoal_itself_imports_nothing_of_opentelemetry():
-    code = "import sys, shoal, shoal.aio; print('opentelemetry' in sys.modules)"
+    # Names are imported when they are asked for: all of them are.
+    code = (
+        "import sys, shoal, shoal.aio\n"
+        "found = [getattr(each, name) for each in (shoal, shoal.aio) for name in each.__all__]\n"
+        "print('shoal.channel' in sys.modules, 'opentelemetry' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "False", done.stderr
+    assert done.stdout.strip() == "True False", done.stderr
 
 
 def test_a_call_is_counted_with_its_attempt_sizes_and_trace(seen, directory, servers):
@@ -75,6 +80,23 @@ def test_a_call_is_counted_with_its_attempt_sizes_and_trace(seen, directory, ser
     assert seen.count("grpc.client.call.retries") == 0
 
 
+def test_a_trace_goes_once_with_a_call_that_brings_one(seen, directory, servers):
+    heard = []
+    for server in servers:
+        server.servicer.script = lambda context: heard.extend(context.invocation_metadata())
+    other = f"00-{'1' * 32}-{'2' * 16}-01"
+    with directory.channel("echo") as channel:
+        metadata = [("traceparent", other), ("tracestate", "a=1"), ("mine", "1")]
+        echo_pb2_grpc.EchoStub(channel).Echo(REQUEST, timeout=WAIT, metadata=metadata)
+    (attempt,) = seen.spans("Attempt.")
+    (parent,) = [value for name, value in heard if name == "traceparent"]
+    assert f"{attempt.context.span_id:016x}" in parent
+    assert {"mine", "traceparent", "tracestate"} & {name for name, _ in heard} == {
+        "mine",
+        "traceparent",
+    }
+
+
 @pytest.mark.parametrize("how", ["call", "with_call", "future", "stream", "upload", "both"])
 def test_a_retry_is_an_attempt_of_the_same_call(seen, directory, servers, how):
     failing_once(servers)
@@ -89,9 +111,10 @@ def test_a_retry_is_an_attempt_of_the_same_call(seen, directory, servers, how):
         elif how == "stream":
             method, _ = "EchoDown", list(echo.EchoDown(REQUEST, timeout=WAIT))
         elif how == "upload":
-            method, _ = "EchoUp", echo.EchoUp(iter([REQUEST]), timeout=WAIT)
+            method, _ = "EchoUp", echo.EchoUp(request_iterator=iter([REQUEST]), timeout=WAIT)
         else:
-            method, _ = "EchoBoth", list(echo.EchoBoth(iter([REQUEST]), timeout=WAIT))
+            requests = iter([REQUEST])
+            method, _ = "EchoBoth", list(echo.EchoBoth(request_iterator=requests, timeout=WAIT))
         seen.counts(1, CALL, method=method, status="OK")
         seen.counts(1, ATTEMPT, method=method, status="UNAVAILABLE")
         seen.counts(1, ATTEMPT, method=method, status="OK")
@@ -118,9 +141,9 @@ async def test_a_retry_on_asyncio(seen, directory, servers, how):
         elif how == "stream":
             method, _ = "EchoDown", [each async for each in echo.EchoDown(REQUEST, timeout=WAIT)]
         elif how == "upload":
-            method, _ = "EchoUp", await echo.EchoUp(iter([REQUEST]), timeout=WAIT)
+            method, _ = "EchoUp", await echo.EchoUp(request_iterator=iter([REQUEST]), timeout=WAIT)
         else:
-            call = echo.EchoBoth(iter([REQUEST]), timeout=WAIT)
+            call = echo.EchoBoth(iter([REQUEST]), WAIT)
             method, _ = "EchoBoth", [each async for each in call]
     assert seen.count(CALL, method=method, status="OK") == 1
     assert seen.count(ATTEMPT, method=method, status="UNAVAILABLE") == 1
@@ -128,6 +151,9 @@ async def test_a_retry_on_asyncio(seen, directory, servers, how):
     (retries,) = seen.points("grpc.client.call.retries", method=method)
     assert (retries.count, retries.sum) == (1, 1)
     is_whole(seen, 2)
+    # Sizes are those of methods with one request and one response.
+    size = "grpc.client.attempt.sent_total_compressed_message_size"
+    assert seen.count(size, method=method) == (2 if how == "call" else 0)
 
 
 async def test_a_call_on_asyncio_has_sizes_and_ends_once(seen, directory):

@@ -12,6 +12,7 @@ import shoal.aio
 from shoal.testing import FixedDirectory
 from shoal_protos.testing.v1 import echo_pb2, echo_pb2_grpc
 from tests.support.echo import Echo
+from tests.support.waiting import eventually
 
 WAIT = 30.0
 SERVED = "grpc.server.call.duration"
@@ -114,4 +115,7 @@ def test_a_failure_is_counted_by_its_status(seen, serve, method):
             list(call(echo_pb2.EchoRequest(code=5), timeout=WAIT))
         seen.counts(1, SERVED, method=method, status="NOT_FOUND")
         seen.counts(1, "grpc.client.call.duration", method=method, status="NOT_FOUND")
+        (received,) = eventually(lambda: seen.spans("Recv."), what="the handler's span")
+    assert received.status.description.startswith("NOT_FOUND: ")
+    assert received.status.description.endswith("was told to fail")
     server.stop(0).wait(WAIT)

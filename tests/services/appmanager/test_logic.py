@@ -126,6 +126,16 @@ def test_leases_are_renewed_while_uploads_hang(host):
     assert host.report(job_id).ended is Ended.SUCCEEDED
 
 
+def test_leases_grow_old_while_the_registry_is_away(host):
+    host.open(lease=0.2)
+    host.python(STAY)
+    host.registry.away = True
+    eventually(lambda: host.manager.kept_for > 0.5, what="leases that nobody renews")
+    assert host.manager.alive()
+    host.registry.away = False
+    eventually(lambda: host.manager.kept_for < 0.2, what="a renewal")
+
+
 def test_reports_are_repeated_until_the_registry_answers(host):
     host.open()
     job_id = host.python("import time; time.sleep(0.5)")

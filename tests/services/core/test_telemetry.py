@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from shoal_gateway import jobtraces, telemetry, traceparents
 from shoal_gateway.jsonlogs import JsonFormatter
+from tests.support.collector import Collector
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -42,6 +44,13 @@ def test_addresses():
             telemetry.address(wrong)
 
 
+def test_a_page_at_every_address_is_announced_at_the_replicas_own():
+    assert telemetry.announced("0.0.0.0:9464", "10.0.0.5") == "10.0.0.5:9464"
+    assert telemetry.announced("[::]:9464", "fd00::5") == "[fd00::5]:9464"
+    assert telemetry.announced("[::1]:9464", "10.0.0.5") == "[::1]:9464"
+    assert telemetry.announced("127.0.0.2:9464", "10.0.0.5") == "127.0.0.2:9464"
+
+
 def test_an_address_that_is_taken_ends_the_service_with_a_sentence():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -57,6 +66,48 @@ def test_an_address_that_is_taken_ends_the_service_with_a_sentence():
     assert done.returncode == 1
     assert f"--metrics 127.0.0.1:{port} can't be bound" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_was_measured_last_goes_out_at_the_end(monkeypatch):
+    # So long that only the end sends anything.
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "3600000")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
+    with Collector() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+        wanted = telemetry.Wanted(metrics="otlp", traces="otlp")
+        with telemetry.observing(wanted, {"service.name": "s"}) as here:
+            here.count("shoal.job.attempts", "succeeded")
+            span = jobtraces.begin(PARENT)
+            jobtraces.end("shoal.job.attempt", span)
+    assert ("s", "shoal.job.attempts") in collector.metrics
+    assert [each.name for each in collector.spans] == ["shoal.job.attempt"]
+    assert jobtraces.spans is None
+
+
+def test_what_is_imported_is_imported_before_there_are_threads():
+    code = """
+import os, sys, threading
+from shoal_gateway import telemetry
+begin, known = threading.Thread.start, None
+def start(thread):
+    global known
+    # But for those in which OpenTelemetry looks at its resource while it is imported.
+    if known is None and not thread.name.startswith("ThreadPoolExecutor"):
+        known = {*sys.modules}
+    begin(thread)
+threading.Thread.start = start
+with telemetry.observing(telemetry.Wanted(("127.0.0.1", 0), "otlp", "otlp"), {}):
+    late = {*sys.modules} - known
+    print([each for each in late if each.startswith(("opentelemetry", "shoal", "prometheus"))])
+    sys.stdout.flush()
+    # Nobody listens; the end would try for seconds.
+    os._exit(0)
+"""
+    environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment
+    )
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
 def test_without_it_gauges_and_counts_are_nothing():
