@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support import leftovers
+
 HERE = Path(__file__).parent
-MARK = "SHOAL_TEST_RUN"
 
 
 def allowed_skips() -> set[str]:
@@ -20,39 +20,35 @@ def allowed_skips() -> set[str]:
     return {line.split("#", 1)[0].strip() for line in lines} - {""}
 
 
-def processes_of(run: str) -> Iterator[tuple[int, str]]:
-    """Processes that carry this run's mark in their environment, this one left out."""
-    needle = f"{MARK}={run}".encode()
-    for proc in Path("/proc").iterdir():
-        if not proc.name.isdigit() or int(proc.name) == os.getpid():
-            continue
-        try:
-            if needle in (proc / "environ").read_bytes().split(b"\0"):
-                command = (proc / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-                # A zombie has no command line; it waits for its parent and runs nothing.
-                if command:
-                    yield int(proc.name), command
-        except OSError:
-            # It ended while we looked, or belongs to somebody else.
-            continue
-
-
 def pytest_configure(config: pytest.Config) -> None:
-    # Inherited by every process that a test starts, however far it detaches itself.
-    os.environ[MARK] = uuid.uuid4().hex
     # A run in a shell's background is started with Ctrl-C ignored, and so would be the programs
-    # that tests interrupt.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # that tests interrupt. SIGTERM is as Ctrl-C, that fixtures end what they have started.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    if in_worker(config):
+        return
+    # Inherited by every process that a test starts, however far it detaches itself.
+    os.environ[leftovers.MARK] = run = uuid.uuid4().hex
+    leftovers.watch(run)
 
 
+def in_worker(config: pytest.Config) -> bool:
+    """Whether this is one of several processes with tests: its marks are those of the first."""
+    return hasattr(config, "workerinput")
+
+
+# When xdist has ended its workers.
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if in_worker(session.config):
+        return
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     skipped = [report.nodeid for report in reporter.stats.get("skipped", [])]
     allowed = allowed_skips()
     unlisted = sorted(node for node in skipped if node.split("[", 1)[0] not in allowed)
-    leftovers = sorted(processes_of(os.environ[MARK]))
-    session.config.stash[SUMMARY] = (len(skipped), unlisted, leftovers)
-    if (unlisted or leftovers) and session.exitstatus == pytest.ExitCode.OK:
+    left = leftovers.left(os.environ[leftovers.MARK])
+    session.config.stash[SUMMARY] = (len(skipped), unlisted, left)
+    if (unlisted or left) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -63,9 +59,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     summary = config.stash.get(SUMMARY, None)
     if summary is None:
         return
-    count, unlisted, leftovers = summary
+    count, unlisted, left = summary
     for node in unlisted:
         print(f"skipped, and tests/allowed_skips.txt does not list it: {node}")
-    for pid, command in leftovers:
+    for pid, command in left:
         print(f"left running by a test: {pid} {command}")
     print(f"skipped tests: {count}")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Looks for the system packages that the named purposes need, installs them where that is allowed
-# (apt-get as root) and else says in one sentence what to install.  Usage: system.sh python|zookeeper|postgres|curator|dig|docker|redis|haproxy|nginx|chromium …
+# (apt-get as root) and else says in one sentence what to install.  Usage: system.sh python|zookeeper|postgres|curator|dig|boot|docker|redis|haproxy|nginx|chromium …
 set -euo pipefail
 
 missing=()
@@ -45,6 +45,13 @@ for purpose in "$@"; do
       ;;
     dig)
       command -v dig >/dev/null 2>&1 || missing+=(bind9-dnsutils)
+      ;;
+    boot)
+      # What the shell of user data calls.
+      for each in curl jq openssl; do
+        command -v "$each" >/dev/null 2>&1 || missing+=("$each")
+      done
+      command -v mkfs.ext4 >/dev/null 2>&1 || [ -x /usr/sbin/mkfs.ext4 ] || [ -x /sbin/mkfs.ext4 ] || missing+=(e2fsprogs)
       ;;
     *) echo "system.sh: unknown purpose '$purpose'" >&2; exit 2 ;;
   esac

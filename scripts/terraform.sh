@@ -24,9 +24,13 @@ plugins() {
   return 3
 }
 
-# What could change the outcome.
+# What could change the outcome. Not asked of git: an archive of the sources has none.
 state() {
-  { git ls-files -z --cached --others --exclude-standard terraform deploy/systemd examples/nap | xargs -0 sha256sum; terraform version; } 2>/dev/null | sha256sum
+  {
+    find terraform deploy/systemd examples/nap \( -name '.terraform*' -o -name __pycache__ \) -prune \
+      -o -type f ! -name '*.tfstate*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+    terraform version
+  } | sha256sum
 }
 
 # look_at DIRECTORY MIRROR: says nothing but its outcome in a line, or all of it when it failed.

@@ -7,6 +7,7 @@ scripts/system.sh zookeeper
 scripts/system.sh postgres || echo "Without PostgreSQL, the tests that need it are skipped."
 scripts/system.sh curator || echo "Without Java's compiler and Curator, the tests that need them are skipped."
 scripts/system.sh dig || echo "Without dig, the tests that ask with it are skipped."
+scripts/system.sh boot || echo "Without these, the tests of hosts' shell fail."
 scripts/system.sh chromium || echo "Without Chromium, the tests that look at the page are skipped."
 # Containers are tested where an engine is there already; `make test-containers` installs one.
 if [ "$(id -u)" -eq 0 ] && command -v dockerd >/dev/null 2>&1; then

@@ -94,11 +94,6 @@ class Common:
         return {"id": self.id, "version": self.version, "zone": self.zone, "host": self.host}
 
 
-def encrypted(options: Common) -> bool:
-    """Whether the service's own port speaks TLS, and nothing else."""
-    return options.tls is not None
-
-
 def installed_version() -> str:
     """Version of this code: its release, else that of the installed distribution.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import itertools
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -90,39 +89,38 @@ class S3ObjectStore(ObjectStore):
         """Stores an object: in one request, or in parts that nobody sees before the last."""
         name = self._name(key)
         taken = _Taken(key, chunks, sha256)
-        parts = taken.parts()
         try:
-            first = next(parts, b"")
-            second = next(parts, None)
-            if second is None:
+            if taken.gather():
+                self._put_parts(name, taken)
+            else:
                 taken.check()
+                body = taken.part()
                 with self._speaking(key, "can't be stored"):
                     self._s3.put_object(
                         Bucket=self._bucket,
                         Key=name,
-                        Body=first,
+                        Body=body,
                         ChecksumAlgorithm="SHA256",
-                        ChecksumSHA256=_checksum(first),
+                        ChecksumSHA256=_checksum(body),
                         Metadata={"sha256": taken.sha256},
                     )
-            else:
-                self._put_parts(name, itertools.chain((first, second), parts), taken)
         except OSError as error:
             # The source's: boto3's own are told above.
             raise ObjectStoreError(f"{key}: can't be stored: {error}") from error
         return Stored(key, taken.size, taken.sha256)
 
-    def _put_parts(self, name: str, parts: Iterable[bytes], taken: _Taken) -> None:
+    def _put_parts(self, name: str, taken: _Taken) -> None:
         known = {"Metadata": {"sha256": taken.announced}} if taken.announced else {}
         place = {"Bucket": self._bucket, "Key": name}
         with self._speaking(taken.key, "can't be stored"):
             begun = self._s3.create_multipart_upload(**place, ChecksumAlgorithm="SHA256", **known)
         place["UploadId"] = begun["UploadId"]
         try:
-            sent = [
-                self._put_part(taken.key, place, number, part)
-                for number, part in enumerate(parts, start=1)
-            ]
+            sent: list[dict[str, Any]] = []
+            while taken.gather():
+                # No name for a part: under it, it would be held while the next one is gathered.
+                sent.append(self._put_part(taken.key, place, len(sent) + 1, taken.part()))
+            sent.append(self._put_part(taken.key, place, len(sent) + 1, taken.part()))
             taken.check()
             with self._speaking(taken.key, "can't be stored"):
                 self._s3.complete_multipart_upload(**place, MultipartUpload={"Parts": sent})
@@ -229,14 +227,12 @@ class S3ObjectStore(ObjectStore):
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""
-        try:
-            self.stat(key)
-        except ObjectStoreError as error:
-            cause = error.__cause__
-            if isinstance(cause, AwsError) and cause.code in ("404", "NoSuchKey"):
-                return False
-            raise
-        return True
+        name = self._name(key)
+        # Not HEAD, which says "denied" of what is only missing where ListBucket holds for prefixes.
+        # Of all keys that begin so, the key itself is the first.
+        with self._speaking(key, "can't be looked for"):
+            page = self._s3.list_objects_v2(Bucket=self._bucket, Prefix=name, MaxKeys=1)
+        return any(each["Key"] == name for each in page.get("Contents", ()))
 
     def _name(self, key: str) -> str:
         return self._prefix + "/".join(key_parts(key))
@@ -257,28 +253,38 @@ class _Taken:
         self.key = key
         self.announced = announced
         self.size = 0
-        self._chunks = chunks
+        self._chunks = iter(chunks)
         self._digest = hashlib.sha256()
+        self._waiting = bytearray()
+        self._parts = 0
 
     @property
     def sha256(self) -> str:
         """So far, 64 hex digits."""
         return self._digest.hexdigest()
 
-    def parts(self) -> Iterator[bytes]:
-        """The content in pieces as S3 wants them: all but the last are large."""
-        waiting = bytearray()
-        count = 0
-        for chunk in self._chunks:
+    def gather(self) -> bool:
+        """Takes of the source until more than a part waits; False: the last one does."""
+        while len(self._waiting) <= self._size():
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return False
             self._digest.update(chunk)
             self.size += len(chunk)
-            waiting += chunk
-            while len(waiting) > (size := PART * (1 + count // GROW)):
-                yield bytes(memoryview(waiting)[:size])
-                del waiting[:size]
-                count += 1
-        if waiting:
-            yield bytes(waiting)
+            self._waiting += chunk
+        return True
+
+    def part(self) -> bytes:
+        """The next piece as S3 wants it: all but the last are large."""
+        size = self._size()
+        with memoryview(self._waiting) as waiting:
+            cut = bytes(waiting[:size])
+        del self._waiting[:size]
+        self._parts += 1
+        return cut
+
+    def _size(self) -> int:
+        return PART * (1 + self._parts // GROW)
 
     def check(self) -> None:
         """Call it at the end.

@@ -16,6 +16,9 @@ PREFIX = "SHOAL_"
 # A release's version is what its code says. The cache's place the SDK reads by itself.
 NOT_FROM_THERE = ("help", "version", "cache")
 
+# Stands for what a variable says wrongly, until the command line says it better.
+_WRONG = object()
+
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -38,10 +41,20 @@ class Parser(argparse.ArgumentParser):
     ) -> tuple[Any, list[str]]:
         """As argparse's, with what the environment says in front."""
         said = sys.argv[1:] if args is None else list(args)
-        return super().parse_known_args([*self._told(), *said], namespace)
+        told, wrong = self._told()
+        namespace = argparse.Namespace() if namespace is None else namespace
+        for action, _ in wrong:
+            action.required = False
+            setattr(namespace, action.dest, _WRONG)
+        found, rest = super().parse_known_args([*told, *said], namespace)
+        for action, message in wrong:
+            if getattr(found, action.dest) is _WRONG:
+                self.error(message)
+        return found, rest
 
-    def _told(self) -> list[str]:
-        found = []
+    def _told(self) -> tuple[list[str], list[tuple[argparse.Action, str]]]:
+        """Options as the environment says them, and which it says wrongly and why."""
+        found, wrong = [], []
         for action in self._actions:
             if not action.option_strings or action.dest in NOT_FROM_THERE:
                 continue
@@ -52,26 +65,19 @@ class Parser(argparse.ArgumentParser):
                 continue
             option = action.option_strings[-1]
             if action.nargs == 0:
-                if self._switch(name, value):
+                if value.lower() in TRUE:
                     found.append(option)
+                elif value.lower() not in FALSE:
+                    wrong.append((action, f"{name}={value} is neither true nor false"))
+                continue
+            # As argparse would, which would blame the command line.
+            try:
+                self._check_value(action, self._get_value(action, value))
+            except argparse.ArgumentError as error:
+                wrong.append((action, f"{name}={value}: {error.message}"))
             else:
-                self._check(name, action, value)
                 found.append(f"{option}={value}")
-        return found
-
-    def _switch(self, name: str, value: str) -> bool:
-        if value.lower() in TRUE:
-            return True
-        if value.lower() not in FALSE:
-            self.error(f"{name}={value} is neither true nor false")
-        return False
-
-    def _check(self, name: str, action: argparse.Action, value: str) -> None:
-        # As argparse would, which would blame the command line.
-        try:
-            self._check_value(action, self._get_value(action, value))
-        except argparse.ArgumentError as error:
-            self.error(f"{name}={value}: {error.message}")
+        return found, wrong
 
 
 def variable(option: str) -> str:

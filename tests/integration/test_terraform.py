@@ -14,7 +14,7 @@ from collections import Counter
 import boto3
 import pytest
 
-from tests.support.mototls import MotoOverTls
+from tests.support.moto import Moto
 from tests.support.terraform import Environment, copied, plugins
 
 REGION = "us-east-1"
@@ -120,7 +120,8 @@ class Aws:
 
 @pytest.fixture
 def aws():
-    with MotoOverTls() as server:
+    # Groups' instances need no image that moto knows.
+    with Moto("tests.support.moto_server", MOTO_EC2_LOAD_DEFAULT_AMIS="false") as server:
         yield server.url, Aws(server.url)
 
 

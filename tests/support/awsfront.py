@@ -156,7 +156,8 @@ class Leaving:
 
     Attributes:
         beats: Hooks that got a heartbeat.
-        completed: Hooks that were completed; at the last the instance goes.
+        completed: Hooks that were completed, each once; at the last the instance goes.
+        refusing: Hooks that take neither.
     """
 
     def __init__(self, front, moto) -> None:
@@ -164,6 +165,7 @@ class Leaving:
         self._members = {}
         self.beats = []
         self.completed = []
+        self.refusing = set()
         front.answers |= {
             "DescribeAutoScalingInstances": self._describe,
             "RecordLifecycleActionHeartbeat": lambda asked: (
@@ -199,10 +201,15 @@ class Leaving:
         waits = member["LifecycleState"] == "Terminating:Wait"
         if not waits or member["AutoScalingGroupName"] != asked["AutoScalingGroupName"]:
             raise RefusedError("ValidationError", "No active Lifecycle Action found")
-        return asked["LifecycleHookName"]
+        name = asked["LifecycleHookName"]
+        if name in self.refusing:
+            raise RefusedError("AccessDenied", f"not {name}", 403)
+        return name
 
     def _complete(self, asked):
         assert asked["LifecycleActionResult"] == "CONTINUE"
+        if asked["LifecycleHookName"] in self.completed:
+            raise RefusedError("ValidationError", "No active Lifecycle Action found")
         self.completed.append(self._hook(asked))
         return {}
 

@@ -9,26 +9,37 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from pathlib import Path
 
 import boto3
 import pytest
 
+ROOT = Path(__file__).parents[2]
 REGION = "eu-central-1"
 _URL = re.compile(r"Running on (http://127\.0\.0\.1:\d+)")
 
 
 class Moto:
-    """A server on a free port; ends with the block."""
+    """A server on a free port; ends with the block.
+
+    Args:
+        module: What is run: moto's own, or tests.support.moto_server.
+        settings: Of moto, beside those that every test wants.
+    """
+
+    def __init__(self, module="moto.server", **settings) -> None:
+        self._command = [sys.executable, "-m", module, "-H", "127.0.0.1", "-p", "0"]
+        # Short pages, so that whoever forgets the next one is found out.
+        self._settings = {"MOTO_S3_DEFAULT_MAX_KEYS": "10"} | settings
 
     def __enter__(self):
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
         self._process = subprocess.Popen(
-            command,
+            self._command,
+            cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            # Short pages, so that whoever forgets the next one is found out.
-            env=os.environ | {"MOTO_S3_DEFAULT_MAX_KEYS": "10"},
+            env=os.environ | self._settings,
         )
         self.lines = []
         for line in self._process.stderr:

@@ -104,7 +104,11 @@ class Environment:
             if process.poll() is None:
                 # Its provider goes with it.
                 process.terminate()
-                process.wait(30)
+                try:
+                    process.wait(30)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
         assert process.returncode == 0, f"terraform {' '.join(arguments)}:\n{printed}"
         return printed
 

@@ -216,7 +216,7 @@ def in_plain_text(options: runtime.Common) -> bool:
         loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
         loopback = host == "localhost"
-    return not (runtime.encrypted(options) or loopback)
+    return options.tls is None and not loopback
 
 
 if __name__ == "__main__":

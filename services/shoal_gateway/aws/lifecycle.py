@@ -37,6 +37,8 @@ LOOK = 5.0
 BEATS = 3
 # Seconds until what failed is tried again.
 AGAIN = 5.0
+# Seconds between looks, while a drain runs, whether this process is to end.
+GLANCE = 0.5
 # Ours, as patterns: what is not on this host is no error. This program's own unit is none of them.
 UNITS = " ".join(
     f"shoal-{each}*.service" for each in ("api", "appmanager", "registry", "scheduler")
@@ -120,6 +122,7 @@ class Leaver:
             self._autoscaling.complete_lifecycle_action(
                 **self._of(hook), LifecycleActionResult="CONTINUE"
             )
+        logger.info("hook %s of group %s is completed", hook.name, hook.group)
 
     def _of(self, hook: Hook) -> dict[str, str]:
         return {
@@ -173,6 +176,11 @@ class Agent:
             shlex.join(self._drain),
         )
         drained = self._drained()
+        if drained is None:
+            # Nothing has drained yet. Whoever starts this program again starts the drain again, and
+            # if nobody does, the hook's timeout holds.
+            logger.warning("stopped before the drain was over; nothing is said to autoscaling")
+            return False
         return self._let_go(drained, notice)
 
     def _await(self) -> Notice | None:
@@ -191,8 +199,11 @@ class Agent:
             self._stop.wait(LOOK)
         return None
 
-    def _drained(self) -> bool:
-        """Runs the drain, with heartbeats beside it; whether it ended well."""
+    def _drained(self) -> bool | None:
+        """Runs the drain, with heartbeats beside it; whether it ended well.
+
+        None: this process is to end first, and the drain with it.
+        """
         until = self._clock() + self._patience
         try:
             # In a session of its own: our Ctrl-C is not for it.
@@ -206,14 +217,20 @@ class Agent:
             if now >= beat:
                 beat = now + self._beats()
             try:
-                code = process.wait(max(0.0, min(until, beat) - self._clock()))
+                code = process.wait(max(0.0, min(until, beat, now + GLANCE) - self._clock()))
             except subprocess.TimeoutExpired:
-                if self._clock() < until:
+                stopped = self._stop.is_set()
+                if self._clock() < until and not stopped:
                     continue
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+                if stopped:
+                    return None
                 logger.warning("the drain is not over after %g s and given up", self._patience)
                 return False
+            if code and self._stop.is_set():
+                # systemd stops a unit's processes all at once.
+                return None
             if code:
                 logger.error("the drain ended with exit code %d", code)
             return code == 0
@@ -222,14 +239,26 @@ class Agent:
         """Tells the hooks that we still need time; seconds until that is due again."""
         try:
             hooks = self._leaver.hooks()
-            for hook in hooks:
-                self._leaver.beat(hook)
         except AwsError as error:
             # The hook's timeout is some beats away; the drain goes on in any case.
             logger.warning("%s", error)
             return AGAIN
         # No hook yet: the metadata may be ahead of autoscaling.
-        return min((hook.timeout / BEATS for hook in hooks), default=AGAIN)
+        if not hooks or len(self._tell(self._leaver.beat, hooks)) < len(hooks):
+            return AGAIN
+        return min(hook.timeout / BEATS for hook in hooks)
+
+    def _tell(self, tell: Callable[[Hook], None], hooks: Sequence[Hook]) -> set[str]:
+        """Tells each hook, whatever becomes of the others; names of those that took it."""
+        told = set()
+        for hook in hooks:
+            try:
+                tell(hook)
+            except AwsError as error:
+                logger.warning("%s", error)
+            else:
+                told.add(hook.name)
+        return told
 
     def _let_go(self, drained: bool, notice: Notice) -> bool:
         """Completes the hooks, as soon as they wait; False: this process is to end first."""
@@ -237,20 +266,24 @@ class Agent:
             # To hold it back would help nobody: its leases run out, and others take its jobs over.
             logger.warning("this instance goes without having drained")
         until = self._clock() + self._patience
+        # To complete a hook once more is an error.
+        done: set[str] = set()
         while True:
             try:
-                hooks = self._leaver.hooks()
-                for hook in hooks:
-                    self._leaver.complete(hook)
-                    logger.info("hook %s of group %s is completed", hook.name, hook.group)
-                # None yet: of a spot instance its group may hear later. One that is terminated
-                # and has none goes by itself.
-                if hooks or (notice.why == "terminated" and self._clock() > until):
-                    return True
+                waiting = [each for each in self._leaver.hooks() if each.name not in done]
+                told = self._tell(self._leaver.complete, waiting)
+                failed = len(told) < len(waiting)
+                done |= told
             except AwsError as error:
                 logger.warning("%s", error)
-                if self._clock() > until:
-                    return False
+                failed = True
+            late = self._clock() > until
+            # None yet: of a spot instance its group may hear later. One that is terminated and has
+            # none goes by itself.
+            if not failed and (done or (late and notice.why == "terminated")):
+                return True
+            if failed and late:
+                return False
             if self._stop.wait(AGAIN):
                 return False
 

@@ -105,7 +105,9 @@ class InstanceMetadata:
         Raises:
             MetadataError: it can't be found out.
         """
-        if (self.get("meta-data/autoscaling/target-lifecycle-state") or "") == "Terminated":
+        # The second, from a warm pool.
+        ends = ("Terminated", "Warmed:Terminated")
+        if self.get("meta-data/autoscaling/target-lifecycle-state") in ends:
             return Notice("terminated")
         if spot := self._document("meta-data/spot/instance-action"):
             return Notice("spot", str(spot.get("time", "")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from shoal_gateway.aws import clients
@@ -21,7 +21,7 @@ _GOING = frozenset(
 _ACTIVE = frozenset({"Pending", "InProgress", "Baking"})
 
 
-class Undo(Enum):
+class Undo(StrEnum):
     """What becomes of a refresh that is to go no further."""
 
     ROLLBACK = "rollback"

@@ -61,14 +61,6 @@ class Interrupted(StrEnum):
     LEAVE = "leave"
 
 
-class Undoing(StrEnum):
-    """What becomes of a refresh that takes too long."""
-
-    ROLLBACK = "rollback"
-    CANCEL = "cancel"
-    LEAVE = "leave"
-
-
 @group.command("list")
 def list_(
     name: Annotated[
@@ -214,7 +206,7 @@ def upgrade(
     ] = False,
     deadline: Annotated[float, typer.Option(help="Seconds for each group.", min=1.0)] = 3600.0,
     undo: Annotated[
-        Undoing | None,
+        Undo | None,
         typer.Option(
             help="What is done after the deadline (default: rollback with --to, else cancel)."
         ),
@@ -240,7 +232,7 @@ def upgrade(
             f"--to {to}: a version of the launch template is a number; AWS can't roll back to or"
             " from $Latest and $Default"
         )
-    if to is None and Undoing.ROLLBACK in (undo, interrupted):
+    if to is None and Undo.ROLLBACK in (undo, interrupted):
         raise ValueError("there is nothing to roll back to without --to; say cancel or leave")
     fleet = Ec2Fleet.open(name, region)
     autoscaling = clients.client("autoscaling", region=region)
@@ -248,7 +240,7 @@ def upgrade(
     if not groups:
         raise AwsError(f"fleet {name!r} has no autoscaling group of role {role!r} here")
     wish = Wish(to or "", min_healthy, max_healthy, warmup, not all_)
-    how = Undo((undo or (Undoing.ROLLBACK if to else Undoing.CANCEL)).value)
+    how = undo or (Undo.ROLLBACK if to else Undo.CANCEL)
     done: list[Refresh] = []
     for one in groups:
         refreshes = Refreshes(one, autoscaling)

@@ -88,6 +88,7 @@ class Ec2Breaker:
 
     Attributes:
         victims: Ids, in order.
+        down: Ids of those that were stopped and not started again yet.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Ec2Breaker:
         self._clock = clock
         self._sleep = sleep
         self.victims: list[str] = []
+        self.down: list[str] = []
 
     def breakage(self, kind: str) -> AbstractContextManager[str]:
         """What a kind of fault does: of `KINDS`."""
@@ -149,10 +151,12 @@ class Ec2Breaker:
         """An instance is stopped, and started again, unless its group has replaced it by then."""
         victim = self._victim("stop")
         self._fleet.stop(victim)
+        self.down.append(victim.id)
         try:
             yield f"{victim.id} ({victim.zone}) stopped"
         finally:
             self._started_again(victim)
+            self.down.remove(victim.id)
             self._whole(victim)
 
     @contextmanager
@@ -246,13 +250,20 @@ def run(settings: Ec2Settings, fleet: Ec2Fleet, directory: Directory | None) -> 
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / "outputs", ignore_errors=True)
     history = History(out / "history.jsonl")
+    breaker = _breaker(settings, fleet)
     try:
         with logged(out / "client.log"):
-            report = _body(settings, fleet, directory, history)
+            report = _body(settings, breaker, directory, history)
     except (AwsError, ShoalError, OSError, TimeoutError, grpc.RpcError) as error:
         console.print(f"the experiment failed: {error}", style="red", markup=False)
         return 1
     finally:
+        for each in breaker.down:
+            console.print(
+                f"{each} stays stopped: aws ec2 start-instances --instance-ids {each}",
+                style="red",
+                markup=False,
+            )
         history.close()
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     for problem in report["problems"][:20]:
@@ -267,10 +278,9 @@ def _breaker(settings: Ec2Settings, fleet: Ec2Fleet) -> Ec2Breaker:
 
 
 def _body(
-    settings: Ec2Settings, fleet: Ec2Fleet, directory: Directory | None, history: History
+    settings: Ec2Settings, breaker: Ec2Breaker, directory: Directory | None, history: History
 ) -> dict[str, Any]:
     history.note("begin", "client", experiment="instances", **settings.document())
-    breaker = _breaker(settings, fleet)
     injector = Injector(history, [fault for _, fault in schedule(settings, breaker)])
     tasks = workload.naps(settings.jobs, settings.seed, "instances", seconds=NAPS)
     client = None

@@ -8,6 +8,21 @@ locals {
 
   of_fleet = { StringEquals = { "aws:ResourceTag/shoal:fleet" = var.fleet } }
 
+  # Who attaches a volume, or starts an instance that has one, lets EC2 use the key for it: EC2 alone,
+  # and for nothing but volumes.
+  use_of_key = [
+    for key in compact([var.store.kms_key_arn]) : {
+      Sid      = "LetEc2DecryptVolumes"
+      Effect   = "Allow"
+      Action   = "kms:CreateGrant"
+      Resource = key
+      Condition = {
+        Bool         = { "kms:GrantIsForAWSResource" = "true" }
+        StringEquals = { "kms:ViaService" = "ec2.${local.region}.amazonaws.com" }
+      }
+    }
+  ]
+
   # Each statement with whether the group's hosts need it.
   statements = {
     for name, group in local.groups : name => [
@@ -137,6 +152,10 @@ locals {
           }
         },
         {
+          needed    = group.single && length(local.use_of_key) > 0
+          statement = try(local.use_of_key[0], null)
+        },
+        {
           needed = var.package.wheelhouse != null
           statement = {
             Sid      = "FetchWheels"
@@ -200,7 +219,7 @@ resource "aws_iam_policy" "operator" {
   description = "Operate fleet ${var.fleet}: list, restart, stop, start, terminate, refresh, and sessions through SSM"
   policy = jsonencode({
     Version = "2012-10-17"
-    Statement = [
+    Statement = concat(local.use_of_key, [
       {
         Sid    = "Look"
         Effect = "Allow"
@@ -303,7 +322,7 @@ resource "aws_iam_policy" "operator" {
         Action   = ["ssm:ResumeSession", "ssm:TerminateSession"]
         Resource = "${local.arn}:ssm:*:*:session/$${aws:username}-*"
       },
-    ]
+    ])
   })
 
   tags = { "shoal:fleet" = var.fleet }

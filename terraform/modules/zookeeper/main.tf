@@ -252,6 +252,19 @@ resource "aws_iam_role_policy" "node" {
         },
       ],
       [
+        # Who attaches a volume lets EC2 use the key for it: EC2 alone, and for nothing but volumes.
+        for key in compact([var.kms_key_arn]) : {
+          Sid      = "LetEc2DecryptVolumes"
+          Effect   = "Allow"
+          Action   = "kms:CreateGrant"
+          Resource = key
+          Condition = {
+            Bool         = { "kms:GrantIsForAWSResource" = "true" }
+            StringEquals = { "kms:ViaService" = "ec2.${local.region}.amazonaws.com" }
+          }
+        }
+      ],
+      [
         for archive in compact([local.artifact]) : {
           Sid      = "FetchArchive"
           Effect   = "Allow"

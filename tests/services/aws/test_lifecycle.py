@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -125,6 +126,35 @@ def test_autoscaling_that_fails_is_asked_again(program, imds, leaving, front):
     assert running.ended() == 0, running.log()
     assert leaving.completed == ["drain"]
     assert "access denied" in running.log()
+
+
+def test_a_hook_that_is_refused_holds_up_no_other(program, imds, leaving):
+    leaving.hook("g", "audit")
+    leaving.hook("g", "logs")
+    leaving.refusing = {"drain"}
+    leaving.set(INSTANCE, "g", "Terminating:Wait")
+    imds.values[STATE] = "Terminated"
+    running = program()
+    eventually(lambda: {"audit", "logs"} <= set(leaving.beats), what="heartbeats of the others")
+    running.held.unlink()
+    eventually(lambda: set(leaving.completed) == {"audit", "logs"})
+    leaving.refusing = set()
+    assert running.ended() == 0, running.log()
+    assert sorted(leaving.completed) == ["audit", "drain", "logs"]
+
+
+def test_one_that_is_stopped_in_mid_drain_completes_nothing(program, imds, leaving):
+    leaving.set(INSTANCE, "g", "Terminating:Wait")
+    imds.values[STATE] = "Terminated"
+    running = program()
+    running.drains()
+    drain = int(running.began.read_text())
+    running.process.send_signal(signal.SIGTERM)
+    assert running.ended() == 0, running.log()
+    assert leaving.completed == []
+    assert "stopped before the drain was over" in running.log()
+    # The next one drains anew, beside no other.
+    assert not Path(f"/proc/{drain}").exists()
 
 
 @pytest.mark.parametrize("kind", ["fails", "hangs", "is missing"])

@@ -102,6 +102,7 @@ def test_proxies_are_passed_by(metadata, monkeypatch):
     ("path", "value", "notice"),
     [
         ("meta-data/autoscaling/target-lifecycle-state", "Terminated", Notice("terminated")),
+        ("meta-data/autoscaling/target-lifecycle-state", "Warmed:Terminated", Notice("terminated")),
         (
             "meta-data/spot/instance-action",
             '{"action": "terminate", "time": "2026-11-28T08:22:00Z"}',

@@ -8,6 +8,7 @@ from shoal_gateway.settings import Parser
 def parser(**environment):
     made = Parser(prog="service", environment=environment)
     made.add_argument("--store", required=True)
+    made.add_argument("--slots", type=int, required="SHOAL_SLOTS" in environment)
     made.add_argument("--store-wait", type=float, default=60.0)
     made.add_argument("--require-signed", action="store_true")
     made.add_argument("--log-level", choices=["INFO", "DEBUG"], default="INFO")
@@ -32,6 +33,24 @@ def test_the_command_line_wins():
     assert (options.store, options.store_wait) == ("b", 1.0)
 
 
+def test_the_command_line_wins_over_what_is_wrong():
+    wrong = {
+        "SHOAL_STORE_WAIT": "soon",
+        "SHOAL_LOG_LEVEL": "LOUD",
+        "SHOAL_REQUIRE_SIGNED": "perhaps",
+    }
+    said = ["--store", "b", "--store-wait", "2", "--log-level", "DEBUG", "--require-signed"]
+    options = parser(**wrong).parse_args(said)
+    assert (options.store_wait, options.log_level, options.require_signed) == (2.0, "DEBUG", True)
+
+
+def test_help_comes_also_beside_what_is_wrong(capsys):
+    with pytest.raises(SystemExit) as ended:
+        parser(SHOAL_STORE_WAIT="soon").parse_args(["--help"])
+    assert ended.value.code == 0
+    assert "--store-wait" in capsys.readouterr().out
+
+
 def test_an_empty_variable_is_none():
     options = parser(SHOAL_STORE_WAIT="", SHOAL_REQUIRE_SIGNED="").parse_args(["--store", "b"])
     assert (options.store_wait, options.require_signed) == (60.0, False)
@@ -53,11 +72,17 @@ def test_versions_and_caches_do_not_come_from_there():
         ({"SHOAL_STORE_WAIT": "soon"}, "SHOAL_STORE_WAIT=soon: invalid float value"),
         ({"SHOAL_LOG_LEVEL": "LOUD"}, "SHOAL_LOG_LEVEL=LOUD: invalid choice"),
         ({"SHOAL_REQUIRE_SIGNED": "perhaps"}, "SHOAL_REQUIRE_SIGNED=perhaps is neither true"),
-        ({}, "--store"),
+        ({"SHOAL_SLOTS": "many"}, "SHOAL_SLOTS=many: invalid int value"),
     ],
 )
 def test_what_is_wrong_is_blamed_on_the_variable(environment, message, capsys):
     with pytest.raises(SystemExit) as ended:
-        parser(**environment).parse_args([])
+        parser(**environment).parse_args(["--store", "b"])
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_is_missing_is_said(capsys):
+    with pytest.raises(SystemExit):
+        parser().parse_args([])
+    assert "required: --store" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from shoal_gateway.aws.instances import Ec2Fleet
 from shoal_gateway.cli.app import run
 from shoal_gateway.experiments import instances
 from shoal_gateway.experiments.instances import Ec2Breaker
-from tests.support.awsfront import front
+from tests.support.awsfront import RefusedError, front
 from tests.support.ec2 import Account
 
 __all__ = ["front"]
@@ -181,6 +181,16 @@ def test_a_fleet_that_stays_broken_fails_the_run(account, front, shoal, tmp_path
     code, said = shoal(*options)
     assert code == 1
     assert "it is still not so that group g is whole again" in " ".join(said.err.split())
+
+
+def test_what_stays_stopped_is_said(account, front, shoal):
+    ours = account.instances(2, fleet="blue", role="services")
+    front.failing["StartInstances"] = [RefusedError("UnauthorizedOperation", "no", 403)]
+    code, said = shoal("--faults", "1", "--seconds", "1", "--down", "0", "--patience", "1", "--yes")
+    assert code == 1
+    (down,) = [each for each in ours if account.state(each) == "stopped"]
+    told = " ".join(said.err.split())
+    assert f"{down} stays stopped: aws ec2 start-instances --instance-ids {down}" in told
 
 
 def test_it_asks_first(account, front, shoal):

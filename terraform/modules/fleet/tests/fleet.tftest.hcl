@@ -197,6 +197,10 @@ run "operators_may_change_this_fleet_only" {
     error_message = "No action is a pattern."
   }
   assert {
+    condition     = !strcontains(aws_iam_policy.operator.policy, "kms:")
+    error_message = "AWS's own key wants no leave."
+  }
+  assert {
     condition     = [for statement in jsondecode(aws_iam_policy.operator.policy).Statement : sort(statement.Resource) if statement.Sid == "WithTheirRoles"] == [sort([for role in aws_iam_role.this : role.arn])]
     error_message = "Only this fleet's roles are handed on."
   }
@@ -229,6 +233,10 @@ run "sqlite_is_one_hosts" {
   assert {
     condition     = [for statement in jsondecode(aws_iam_role_policy.this["gateway"].policy).Statement : statement.Resource if statement.Sid == "AttachStoreVolume"] == ["arn:aws:ec2:us-east-1:123456789012:volume/vol-1"]
     error_message = "It may attach the store's volume."
+  }
+  assert {
+    condition     = [for policy in [aws_iam_role_policy.this["gateway"], aws_iam_role_policy.this["workers"], aws_iam_policy.operator] : [for statement in jsondecode(policy.policy).Statement : [statement.Action, statement.Resource, statement.Condition.Bool, statement.Condition.StringEquals] if statement.Sid == "LetEc2DecryptVolumes"]] == [[["kms:CreateGrant", "arn:aws:kms:us-east-1:123456789012:key/1", { "kms:GrantIsForAWSResource" = "true" }, { "kms:ViaService" = "ec2.us-east-1.amazonaws.com" }]], [], [["kms:CreateGrant", "arn:aws:kms:us-east-1:123456789012:key/1", { "kms:GrantIsForAWSResource" = "true" }, { "kms:ViaService" = "ec2.us-east-1.amazonaws.com" }]]]
+    error_message = "Who attaches the volume, or starts instances, lets EC2 use the key of their disks."
   }
   assert {
     condition     = [for statement in jsondecode(aws_iam_role_policy.this["workers"].policy).Statement : statement.Resource if statement.Sid == "FetchWheels"] == ["arn:aws:s3:::mine/shoal/wheels/*"]

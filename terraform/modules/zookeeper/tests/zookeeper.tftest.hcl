@@ -151,6 +151,7 @@ run "in_plain_text_there_is_one_door" {
 
 run "with_certificates_there_is_none_for_plain_text" {
   variables {
+    kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/2"
     certificates = {
       zookeeper   = "arn:aws:secretsmanager:us-east-1:123456789012:secret:reef/tls/zookeeper-AbCdEf"
       kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/1"
@@ -175,6 +176,10 @@ run "with_certificates_there_is_none_for_plain_text" {
   assert {
     condition     = alltrue([for policy in aws_iam_role_policy.node : [for statement in jsondecode(policy.policy).Statement : [statement.Action, statement.Resource, statement.Condition.StringEquals] if statement.Sid == "DecryptIt"] == [["kms:Decrypt", "arn:aws:kms:us-east-1:123456789012:key/1", { "kms:ViaService" = "secretsmanager.us-east-1.amazonaws.com" }]]])
     error_message = "It may use the key for secrets only."
+  }
+  assert {
+    condition     = alltrue([for policy in aws_iam_role_policy.node : [for statement in jsondecode(policy.policy).Statement : [statement.Action, statement.Resource, statement.Condition.Bool, statement.Condition.StringEquals] if statement.Sid == "LetEc2DecryptVolumes"] == [["kms:CreateGrant", "arn:aws:kms:us-east-1:123456789012:key/2", { "kms:GrantIsForAWSResource" = "true" }, { "kms:ViaService" = "ec2.us-east-1.amazonaws.com" }]]])
+    error_message = "And let EC2 use the disks' key for its volume."
   }
   assert {
     condition     = alltrue([for data in local.user_data : strcontains(data, "CERTIFICATES='zookeeper=arn:aws:secretsmanager:us-east-1:123456789012:secret:reef/tls/zookeeper-AbCdEf'") && strcontains(data, "fetch_certificates()") && strcontains(data, "restart_in_turn()")])
