@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from shoal_gateway.appmanager import supervisor
+from shoal_gateway.appmanager import supervisor, survivors
 
 logger = logging.getLogger(__name__)
 
@@ -111,13 +111,15 @@ class Accounts:
             )
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Where all who held it were killed, something of the job may live on.
+                if not survivors.of_account(uid):
+                    return Lent(uid, descriptor)
             except BlockingIOError:
-                os.close(descriptor)
+                pass
             except BaseException:
                 os.close(descriptor)
                 raise
-            else:
-                return Lent(uid, descriptor)
+            os.close(descriptor)
         raise OSError(f"all {len(self.uids)} accounts for jobs are in use")
 
 
@@ -188,10 +190,12 @@ def give(directory: Path, uid: int) -> None:
 
 
 def own_cache(template: Path, target: Path, uid: int) -> None:
-    """A cache of an account's own, with what all of them would make first."""
+    """A cache of an account's own, with what all of them would make first, where that is there."""
     if template.is_dir():
-        shutil.copytree(template, target)
-        give(target, uid)
+        shutil.copytree(template, target, symlinks=True)
+    else:
+        target.mkdir()
+    give(target, uid)
 
 
 # Arguments: where the supervisor's program lies, a uid, and a command to execute as that.

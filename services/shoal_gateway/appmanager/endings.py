@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import signal
 import threading
 from pathlib import Path
@@ -137,9 +135,7 @@ class Files:
 
     def last_logs(self, call: Call, directory: Path) -> None:
         """Stores what a call wrote before its worker died, and ends what it had started."""
-        for pid in survivors.marked(call.runner_id):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        supervisor.send(survivors.marked(call.runner_id), signal.SIGKILL)
         # Only then is it reported, lest the next attempt runs beside what is left of it.
         survivors.await_end(call.runner_id)
         try:

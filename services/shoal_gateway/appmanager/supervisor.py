@@ -357,9 +357,9 @@ def _kill_tree() -> None:
         stopped: set[int] = set()
         # First all are stopped, so that none can start another while they are being killed.
         while fresh := set(descendants(os.getpid())) - stopped:
-            _send(fresh, signal.SIGSTOP)
+            send(fresh, signal.SIGSTOP)
             stopped |= fresh
-        _send(stopped, signal.SIGKILL)
+        send(stopped, signal.SIGKILL)
         # Those whose parents died come to us, for we are their subreaper.
         signal.sigtimedwait([signal.SIGCHLD], _LOOK)
 
@@ -386,7 +386,8 @@ def descendants(root: int) -> list[int]:
     return found[1:]
 
 
-def _send(pids: Iterable[int], number: signal.Signals) -> None:
+def send(pids: Iterable[int], number: signal.Signals) -> None:
+    """Sends a signal to those that still live."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)

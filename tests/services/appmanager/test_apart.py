@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import stat
+import subprocess
 import sys
 import tempfile
 import uuid
@@ -17,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from shoal_gateway.appmanager import apart
+from shoal_gateway.appmanager import apart, supervisor
 from shoal_gateway.appmanager.apart import Accounts, ApartError
 from shoal_gateway.appmanager.logic import AppManager
 from shoal_gateway.appmanager.offers import Input
 from shoal_gateway.appmanager.ports import Ended
+from shoal_gateway.appmanager.workers import Worker
 from tests.services.appmanager.host import Host
 from tests.support.rooted import PYTHON, needs_root
 from tests.support.waiting import eventually
@@ -60,6 +62,18 @@ class ApartHost(Host):
         result = self.report(job_id)
         return result, self.said(job_id)
 
+    def call(self, function, **parameters):
+        """How a function ended, what it wrote, and its outputs."""
+        offer = self.offer(
+            function=f"calls:{function}",
+            outputs=("result.json",),
+            parameters=tuple(parameters.items()),
+        )
+        # Workers take a moment to be there.
+        eventually(lambda: self.manager.start([offer])[0].verdict == "started", what="a worker")
+        result = self.report(offer.job_id)
+        return result, self.said(offer.job_id), result.files
+
 
 @pytest.fixture
 def host():
@@ -86,6 +100,23 @@ def who():
 
 def read(path):
     return open(path).read()
+
+def place():
+    cache = os.environ["XDG_CACHE_HOME"]
+    open(os.path.join(cache, "x"), "w").close()
+    return open("/proc/self/oom_score_adj").read()
+
+def leave():
+    # In a session of its own, known by no parent and by no mark.
+    if not os.fork():
+        os.setsid()
+        if not os.fork():
+            os.execve("/bin/sleep", ["sleep", "3600"], {})
+        os._exit(0)
+    os.wait()
+    open("left", "w").close()
+    import time; time.sleep(0.1)
+    os.kill(os.getpid(), 9)
 
 def swarm():
     children = []
@@ -303,29 +334,55 @@ def test_the_next_manager_adopts_a_job_with_its_account(host):
 @needs_root
 def test_functions_have_accounts_too_and_stay_within_their_bounds(host):
     host.open()
-
-    def call(function, **parameters):
-        offer = host.offer(
-            function=f"calls:{function}",
-            outputs=("result.json",),
-            parameters=tuple(parameters.items()),
-        )
-        # Workers take a moment to be there.
-        eventually(lambda: host.manager.start([offer])[0].verdict == "started", what="a worker")
-        result = host.report(offer.job_id)
-        return result, host.said(offer.job_id), result.files
-
-    result, said, files = call("who")
+    result, said, files = host.call("who")
     assert result.ended is Ended.SUCCEEDED, result
     assert int(said.split()[0]) in apart.DEFAULT_UIDS
     assert said.endswith("[]\n")
     where = b"".join(host.objects.get(files[0][1].key)).decode().strip().strip('"')
     assert where.startswith(str(host.root / "pool" / "local"))
-    result, _, _ = call("read", path=str(host.root / "secret"))
+    result, _, _ = host.call("read", path=str(host.root / "secret"))
     assert (result.ended, "PermissionError" in result.reason) == (Ended.FAILED, True)
-    result, _, files = call("swarm")
+    result, _, files = host.call("swarm")
     assert result.ended is Ended.SUCCEEDED, result
     assert int(b"".join(host.objects.get(files[0][1].key))) < 64
+    # A cache that nobody has made anything for is theirs all the same.
+    result, _, files = host.call("place")
+    assert result.ended is Ended.SUCCEEDED, result
+    assert b"".join(host.objects.get(files[0][1].key)) == b'"500\\n"\n'
+
+
+@needs_root
+def test_what_a_worker_leaves_ends_before_its_account_is_anothers(host):
+    host.open(slots=1)
+    eventually(lambda: list(host.root.glob("pool/local/*/*/stdout")), what="a worker")
+    (place,) = host.root.glob("pool/local/*/*/work")
+    uid = place.stat().st_uid
+    assert uid in apart.DEFAULT_UIDS
+    result, _, _ = host.call("leave")
+    assert result.ended is Ended.SUPERVISOR_LOST
+    # Init may take a moment to bury them.
+    assert not any(map(supervisor.start_ticks, _processes_of(uid)))
+
+
+@needs_root
+def test_a_worker_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
+    accounts = Accounts(range(70_000, 70_001), locks=tmp_path / "locks")
+    accounts.open()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        Worker(PYTHON, tmp_path / "file" / "1", {}, accounts)
+
+    def refuse(pid):
+        raise OSError(f"too many files for {pid}")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(OSError, match="too many files") as caught:
+        Worker(PYTHON, tmp_path / "1", {}, accounts)
+    assert not Path(f"/proc/{str(caught.value).split()[-1]}").exists()
+    assert not (tmp_path / "1").exists()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    accounts.lend().close()
 
 
 @pytest.mark.parametrize(
@@ -361,6 +418,13 @@ def test_an_account_is_lent_once_and_free_again_when_its_last_holder_ends(tmp_pa
     with pytest.raises(OSError, match="all 3 accounts"):
         others.lend()
     os.close(inherited)
+    # Nor while anything lives under it: all who held it may have been killed.
+    with subprocess.Popen(["/bin/sleep", "3600"], user=lent[0].uid) as left:
+        try:
+            with pytest.raises(OSError, match="all 3 accounts"):
+                others.lend()
+        finally:
+            left.kill()
     assert others.lend().uid == lent[0].uid
 
 
