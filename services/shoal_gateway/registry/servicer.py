@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from shoal.aio.leadership import Term
 from shoal_gateway import validation as check
-from shoal_gateway.errors import UnavailableError
+from shoal_gateway.errors import PreconditionError, QuotaError, UnavailableError
 from shoal_gateway.registry import checks
 from shoal_gateway.registry.feed import Feed
 from shoal_gateway.registry.fences import StaleFenceError
@@ -196,7 +196,11 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
     async def ReplayJob(
         self, request: registry_pb2.ReplayJobRequest, context: Any
     ) -> registry_pb2.ReplayJobResponse:
-        job = await self.writing(self._registry.replay, check.job_id(request.id))
+        try:
+            job = await self.writing(self._registry.replay, check.job_id(request.id))
+        except QuotaError as error:
+            # RESOURCE_EXHAUSTED would count against this replica, which is well.
+            raise PreconditionError(str(error)) from error
         return registry_pb2.ReplayJobResponse(job=job)
 
     async def Lease(

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal_gateway.errors import InvalidError, QuotaError
+from shoal_gateway.errors import InvalidError, PreconditionError, QuotaError
 from shoal_gateway.registry import quotas as rules
 from shoal_gateway.registry.logic import Registry
 from shoal_gateway.registry.members import Members
@@ -19,6 +19,7 @@ from shoal_gateway.registry.quotas import DAY, MINUTE, Exceeded, Quotas, Used
 from shoal_gateway.registry.schema import users
 from shoal_gateway.registry.store import Store
 from shoal_gateway.registry.submission import Creation
+from shoal_protos.gateway.model.v1 import job_pb2
 from tests.services.registry.conftest import Outcome, manifest, spec
 
 FRESH = Used(0, 0.0, 0, 0.0, 0)
@@ -132,6 +133,26 @@ def test_a_repeated_submit_costs_nothing(registry, members):
         create(registry)
     assert members.users("ada")[0].used.submits_per_minute == 1
     assert registry.get(job.id)[0].account == "ada"
+
+
+def test_a_replay_is_one_more_job_to_its_users_quotas(hands, registry, members):
+    asked = creation(max_attempts=1)
+    job_id = registry.create(asked.owner, asked.key, asked.spec, account="ada")[0].id
+    (offer,) = hands.lease()
+    hands.begin(offer)
+    hands.expire(job_id)
+    registry.sweep()
+    members.quotas = Quotas(jobs_in_flight=1)
+    other = create(registry)
+    with pytest.raises(QuotaError, match="jobs_in_flight"):
+        registry.replay(job_id)
+    assert hands.job(job_id).state == job_pb2.STATE_DEAD
+    with pytest.raises(PreconditionError, match="only a DEAD job"):
+        registry.replay(other.id)
+    registry.cancel(other.id, "")
+    assert registry.replay(job_id).state == job_pb2.STATE_QUEUED
+    used = members.users("ada")[0].used
+    assert (used.jobs_in_flight, used.submits_per_minute) == (1, 3)
 
 
 def test_own_quotas_win_over_the_common_ones_and_a_change_holds_at_once(registry, members):
