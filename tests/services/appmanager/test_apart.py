@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from shoal_gateway.appmanager import __main__ as appmanager
 from shoal_gateway.appmanager import apart, supervisor
 from shoal_gateway.appmanager.apart import Accounts, ApartError
 from shoal_gateway.appmanager.logic import AppManager
@@ -456,3 +457,17 @@ def test_an_interpreter_that_only_root_reaches_is_none_for_jobs(host, caplog):
 def test_what_is_no_range_of_accounts_is_refused(text):
     with pytest.raises(ValueError, match=r"upwards|neither"):
         apart.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("10-20", "from 1000 upwards"), ("all", "neither 'auto' nor"), ("3000-3004", "slots need 6")],
+)
+def test_accounts_that_would_not_do_are_refused_before_anything_runs(capsys, tmp_path, text, said):
+    given = ["--zookeeper", "zk:2181", "--flavor", "local", "--root", str(tmp_path / "host")]
+    given += ["--objects", f"file://{tmp_path}/objects", "--slots", "3"]
+    with pytest.raises(SystemExit) as ended:
+        appmanager.main([*given, "--jobs-as", text])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
