@@ -73,6 +73,17 @@ def given_back(call: Call, why: str) -> Result:
     return Result(call.lease, call.offer.attempt, Ended.ABANDONED, why)
 
 
+def fault(error: BaseException) -> str:
+    """What users are told of a host's error. Its paths and drivers are in its log only."""
+    if isinstance(error, ObjectStoreError) and error.__cause__ is None:
+        return str(error)  # our own words, of the object
+    if isinstance(error, ObjectStoreError):
+        return "the object store failed"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) if type(error) is OSError else f"its host failed ({type(error).__name__})"
+
+
 def must_end(call: Call, now: float) -> str:
     """Why a running call's worker is to be killed; empty when it is not."""
     if call.cancelled:
@@ -99,7 +110,8 @@ class Files:
         try:
             fetch_inputs(call.offer.inputs, directory / "work", self._objects, uid)
         except (OSError, ObjectStoreError) as error:
-            return str(error)
+            logger.warning("inputs of %r can't be fetched: %s", call, error)
+            return fault(error)
         return ""
 
     def stored(

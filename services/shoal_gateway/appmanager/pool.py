@@ -165,7 +165,8 @@ class Pool:
             # If it did begin some, nobody renews their leases, and they are queued again.
             for call in calls:
                 self._table.forget(call)
-            said = f"the registry is away: {error}"
+            logger.warning("%d calls can't be begun: %s", len(calls), error)
+            said = "the registry is away"
             return {each.job_id: Answer(each.job_id, "unable", said) for each in beginnings}
         except BaseException:
             for call in calls:

@@ -214,7 +214,9 @@ def _become(directory: Path, spec: dict[str, Any], gate: int, reporter: int) -> 
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.execvpe(spec["command"][0], spec["command"], spec["environment"])  # noqa: S606 - its work
     except BaseException as error:  # noqa: BLE001 - reported to the guard, and nothing goes on here
-        os.write(reporter, f"{spec['command'][0]} can't be run: {error}".encode())
+        # Users are told so, whom the host's paths do not concern.
+        said = getattr(error, "strerror", None) or error
+        os.write(reporter, f"{Path(spec['command'][0]).name} can't be run: {said}".encode())
     finally:
         os._exit(127)
 

@@ -20,7 +20,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from shoal.aio.leadership import Term
@@ -30,6 +30,7 @@ from shoal_gateway.registry import checks
 from shoal_gateway.registry.feed import Feed
 from shoal_gateway.registry.fences import StaleFenceError
 from shoal_gateway.registry.logic import Registry
+from shoal_gateway.registry.outages import why
 from shoal_gateway.status import speaks_status
 from shoal_protos.gateway.model.v1 import job_pb2
 from shoal_protos.gateway.registry.v1 import registry_pb2, registry_pb2_grpc
@@ -297,13 +298,18 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
 
     async def reading(self, call: Callable[..., T], *arguments: Any) -> T:
         """Runs what reads the store on one of its threads."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, call, *arguments)
+        return await self._on(self._readers, call, *arguments)
 
     async def writing(self, call: Callable[..., T], *arguments: Any) -> T:
         """Runs what writes to the store on the one thread that does."""
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._writer, call, *arguments)
+            return await self._on(self._writer, call, *arguments)
         finally:
             self._feed.nudge()
+
+    async def _on(self, threads: Executor, call: Callable[..., T], *arguments: Any) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(threads, call, *arguments)
+        except UnavailableError as error:
+            logger.warning("%s (%s)", error, why(error))
+            raise
