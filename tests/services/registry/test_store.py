@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.schema import CreateTable
 
-from shoal_gateway.registry import engines, schema
+from shoal_gateway.registry import engines, first_admin, schema
 from shoal_gateway.registry.clock import store_now
 from shoal_gateway.registry.logic import Registry
 from shoal_gateway.registry.store import Store, StoreError
@@ -116,6 +116,14 @@ def test_a_file_of_an_earlier_version_is_closed_to_others(tmp_path):
     # A group is somebody's wish, everybody is nobody's.
     assert [each.stat().st_mode & 0o777 for each in files] == [0o640] * 3
     keeper.close()
+
+
+@pytest.mark.parametrize("days", ["nan", "0", "1e9", "x"])
+def test_a_first_administrator_for_no_time_is_refused(sqlite_url, capsys, days):
+    with pytest.raises(SystemExit) as ended:
+        first_admin.main([sqlite_url, "--days", days])
+    assert ended.value.code == 2
+    assert "--days" in capsys.readouterr().err
 
 
 def test_a_store_that_stays_locked_is_unavailable_and_not_broken(tmp_path, monkeypatch):
