@@ -130,6 +130,7 @@ def main(directory: Path) -> int:
                 os.kill(guard, signal.SIGTERM)
         elif number == signal.SIGCHLD and guard in _reap():
             _kill_tree()
+            _close(directory, spec)
             return 0 if (directory / EXIT).exists() else 1
 
 
@@ -145,10 +146,7 @@ def _guard(directory: Path, spec: dict[str, Any], supervisor: int) -> None:
     leash = Leash(directory / LEASH, float(spec.get("leash_seconds", 0.0)), began)
     cause, code = _wait(job, began + wall if wall > 0.0 else None, leash)
     _kill_tree()
-    if spec.get("uid"):
-        # The account will be another job's, which must not get in here.
-        os.chown(directory, os.geteuid(), os.getegid())
-        directory.chmod(0o700)
+    _close(directory, spec)
     seconds = time.monotonic() - began
     reasons = {
         WALL_LIMIT: f"ran longer than its limit of {wall:g} s",
@@ -162,6 +160,15 @@ def _guard(directory: Path, spec: dict[str, Any], supervisor: int) -> None:
     if cause != SUPERVISOR_LOST:
         end = {"exit_code": code, "cause": cause, "reason": reason, "seconds": seconds}
         write_atomically(str(directory / EXIT), end)
+
+
+def _close(directory: Path, spec: dict[str, Any]) -> None:
+    """Its account will be another job's, which must not get in here."""
+    # The manager may have removed it.
+    with contextlib.suppress(FileNotFoundError):
+        if spec.get("uid"):
+            os.chown(directory, os.geteuid(), os.getegid())
+            directory.chmod(0o700)
 
 
 def _start(directory: Path, spec: dict[str, Any]) -> tuple[int, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -285,21 +286,25 @@ def test_the_directory_is_closed_before_the_account_is_anothers(host):
     """A job's account is free when it has ended; what it left is not for the next one."""
     host.open()
     mark = Path("/tmp") / uuid.uuid4().hex
-    job_id = host.python(KEEP % mark.name)
-    (attempt,) = host.root.glob(f"attempts/local/{job_id}.*")
-    uid = (attempt / "work").stat().st_uid
-    # So that the manager can't report its end, and so keeps the directory.
+    ends, dies = (host.python(KEEP % mark.name) for _ in range(2))
+    left = [next(host.root.glob(f"attempts/local/{each}.*")) for each in (ends, dies)]
+    assert all((each / "work").stat().st_uid in apart.DEFAULT_UIDS for each in left)
+    eventually(lambda: all(host.said(each) for each in (ends, dies)), what="their words")
+    supervisors = [host.pid(each) for each in (ends, dies)]
+    # So that the manager can't report their ends, and so keeps the directories.
     host.registry.away = True
+    os.kill(supervisor.descendants(supervisors[1])[0], signal.SIGKILL)  # its guard
     mark.touch()
     try:
-        eventually((attempt / "exit.json").exists, what="its end")
+        eventually(lambda: not any(map(supervisor.start_ticks, supervisors)), what="their ends")
     finally:
         mark.unlink()
-    seen = attempt.stat()
-    assert (seen.st_uid, seen.st_gid, stat.S_IMODE(seen.st_mode)) == (0, 0, 0o700)
-    assert uid in apart.DEFAULT_UIDS
+    for each in left:
+        seen = each.stat()
+        assert (seen.st_uid, seen.st_gid, stat.S_IMODE(seen.st_mode)) == (0, 0, 0o700)
     host.registry.away = False
-    host.report(job_id)
+    assert host.report(ends).ended is Ended.SUCCEEDED
+    assert host.report(dies).ended is Ended.SUPERVISOR_LOST
 
 
 @needs_root
@@ -432,7 +437,11 @@ def test_an_account_is_lent_once_and_free_again_when_its_last_holder_ends(tmp_pa
 def test_where_accounts_cannot_be_given_it_is_said_and_a_named_range_is_refused(tmp_path, caplog):
     # A directory that others can't enter, as pytest's are.
     root = tmp_path / "host"
+    root.mkdir(mode=0o750)
+    (root / "notes").touch(mode=0o640)
+    before = [(each, each.stat().st_mode) for each in (root, root / "notes")]
     assert apart.accounts_for("auto", root, sys.executable, 64) is None
+    assert [(each, each.stat().st_mode) for each, _ in before] == before
     assert "jobs run as this manager's account" in caplog.text
     assert "docs/users.md" in caplog.text
     with pytest.raises(ApartError):
