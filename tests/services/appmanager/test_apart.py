@@ -116,8 +116,6 @@ def leave():
             os.execve("/bin/sleep", ["sleep", "3600"], {})
         os._exit(0)
     os.wait()
-    open("left", "w").close()
-    import time; time.sleep(0.1)
     os.kill(os.getpid(), 9)
 
 def swarm():
@@ -367,6 +365,33 @@ def test_what_a_worker_leaves_ends_before_its_account_is_anothers(host):
     result, _, _ = host.call("leave")
     assert result.ended is Ended.SUPERVISOR_LOST
     # Init may take a moment to bury them.
+    assert not any(map(supervisor.start_ticks, _processes_of(uid)))
+
+
+# Leaves something in a session of its own, known by no parent and by no mark.
+LEAVE = """
+import os, time
+if not os.fork():
+    os.setsid()
+    if not os.fork():
+        os.execve("/bin/sleep", ["sleep", "3600"], {})
+    os._exit(0)
+os.wait()
+print("left", flush=True)
+time.sleep(3600)
+"""
+
+
+@needs_root
+def test_what_is_left_of_a_job_whose_watchers_were_all_killed_ends_before_its_report(host):
+    host.open()
+    job_id = host.python(LEAVE)
+    eventually(lambda: host.said(job_id), what="its word")
+    uid, watcher = _uid_of(host, job_id), host.pid(job_id)
+    guard = supervisor.descendants(watcher)[0]
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        supervisor.send((watcher, guard), number)
+    assert host.report(job_id).ended is Ended.SUPERVISOR_LOST
     assert not any(map(supervisor.start_ticks, _processes_of(uid)))
 
 
