@@ -134,12 +134,9 @@ class Callers:
 
         What is not sent needs no permission, so a stream is looked at when it has something to say.
         """
-        looked = self._now()
         async with aclosing(stream):
             async for each in stream:
-                if self.required and self._now() - looked >= TTL:
-                    await self.of(context, scope)
-                    looked = self._now()
+                await self.of(context, scope)
                 yield each
 
     async def _remembered(self, token: Token) -> Caller:

@@ -66,15 +66,15 @@ class RegistryClient:
     async def _create(
         self, jobs: Sequence[registry_pb2.CreateJobRequest]
     ) -> list[registry_pb2.CreateJobResponse | Exception]:
-        # A quota is told within an answer: as a status it would count against the replica, and a
-        # user who goes on asking could have healthy registries passed over.
         if len(jobs) == 1 and not jobs[0].account:
             return [await self.stub.CreateJob(jobs[0], timeout=CALL_TIMEOUT)]
+        # A quota is told within an answer: as a status it would count against the replica, and a
+        # user who goes on asking could have healthy registries passed over.
         request = registry_pb2.CreateJobsRequest(jobs=jobs, whole=True)
         try:
             answer = await self.stub.CreateJobs(request, timeout=CALL_TIMEOUT)
         except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
+            if error.code() is not grpc.StatusCode.INVALID_ARGUMENT or len(jobs) == 1:
                 raise
             # One that can't be written down is said to who sent it, and to nobody else.
             return await asyncio.gather(*(self._create_one(each) for each in jobs))
@@ -89,9 +89,10 @@ class RegistryClient:
         self, job: registry_pb2.CreateJobRequest
     ) -> registry_pb2.CreateJobResponse | Exception:
         try:
-            return await self.stub.CreateJob(job, timeout=CALL_TIMEOUT)
+            (answer,) = await self._create([job])
         except grpc.RpcError as error:
             return error
+        return answer
 
     async def job(self, job_id: str) -> job_pb2.Job:
         """A job as it is now."""
@@ -281,9 +282,16 @@ class ApiServicer(api_pb2_grpc.ApiServicer):
         caller = await self._callers.of(context, WRITE)
         job_id = check.job_id(request.id)
         await self._make_sure(caller, job_id)
-        answer = await self._registry.stub.ReplayJob(
-            registry_pb2.ReplayJobRequest(id=job_id), timeout=CALL_TIMEOUT
-        )
+        try:
+            answer = await self._registry.stub.ReplayJob(
+                registry_pb2.ReplayJobRequest(id=job_id), timeout=CALL_TIMEOUT
+            )
+        except grpc.RpcError as error:
+            # That is how the registry tells of a quota, lest it count against a replica.
+            said = error.details() or ""
+            if error.code() is grpc.StatusCode.FAILED_PRECONDITION and said.startswith("quota "):
+                raise QuotaError(said.split()[1].rstrip(":"), said) from error
+            raise
         self._hints.give()
         return api_pb2.ReplayResponse(job=answer.job)
 

@@ -181,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--jobs-as",
+        type=_jobs_as,
         default="auto",
         metavar="WHO",
         help="uids for jobs, one at a time each: 200000-265535; 'auto': a range of ours where this"
@@ -201,6 +202,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"--leash {parsed.leash:g} must be longer than --lease {parsed.lease:g}: the next"
             " manager may come until the lease runs out"
         )
+    uids = None if parsed.jobs_as == "auto" else apart.parse(parsed.jobs_as)
+    if uids is not None and len(uids) < 2 * parsed.slots:
+        parser.error(
+            f"--jobs-as {parsed.jobs_as} has {len(uids)} uids; {parsed.slots} slots need"
+            f" {2 * parsed.slots}: each may have a job's, and one of its worker's"
+        )
     options = runtime.common_options(parsed)
     with runtime.observed("appmanager", options, bare=True) as options:
         objects = runtime.open_objects(parser, parsed.objects)
@@ -209,6 +216,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except apart.ApartError as error:
             parser.exit(1, f"{parser.prog}: --jobs-as: {error}\n")
     return 0
+
+
+def _jobs_as(text: str) -> str:
+    try:
+        if text != "auto":
+            apart.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _processes(text: str) -> int:

@@ -14,13 +14,14 @@ import logging
 import os
 import random
 import shutil
+import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shoal_gateway.appmanager import supervisor
+from shoal_gateway.appmanager import supervisor, survivors
 
 logger = logging.getLogger(__name__)
 
@@ -111,13 +112,15 @@ class Accounts:
             )
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Where all who held it were killed, something of the job may live on.
+                if not survivors.of_account(uid):
+                    return Lent(uid, descriptor)
             except BlockingIOError:
-                os.close(descriptor)
+                pass
             except BaseException:
                 os.close(descriptor)
                 raise
-            else:
-                return Lent(uid, descriptor)
+            os.close(descriptor)
         raise OSError(f"all {len(self.uids)} accounts for jobs are in use")
 
 
@@ -166,17 +169,36 @@ def accounts_for(wanted: str, root: Path, python: str, processes: int) -> Accoun
     return made
 
 
-def close_to_others(root: Path) -> None:
-    """Lets others enter what jobs must reach below a host's directory, and read little of it."""
+@contextlib.contextmanager
+def closed_to_others(root: Path) -> Iterator[None]:
+    """Lets others enter what jobs must reach below a host's directory, and read little of it.
+
+    Where the block fails, all is as open as it was. Managers of a root do so one after the other.
+    """
     root.mkdir(parents=True, exist_ok=True)
-    root.chmod(0o711)
     for name in _ENTERED:
         (root / name).mkdir(exist_ok=True)
-        (root / name).chmod(0o711)
-    for entry in root.iterdir():
-        if entry.name not in (*_ENTERED, *_READ) and not entry.is_symlink():
+    lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    before: dict[Path, int] = {}
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        entered = [root, *(root / name for name in _ENTERED)]
+        for path in (*entered, *root.iterdir()):
+            if path in before or (
+                path not in entered and (path.name in _READ or path.is_symlink())
+            ):
+                continue
             with contextlib.suppress(FileNotFoundError):  # a manager of another flavor moved it
-                entry.chmod(0o700 if entry.is_dir() else 0o600)
+                before[path] = stat.S_IMODE(path.stat().st_mode)
+                path.chmod(0o711 if path in entered else 0o700 if path.is_dir() else 0o600)
+        yield
+    except BaseException:
+        for path, mode in before.items():
+            with contextlib.suppress(FileNotFoundError):
+                path.chmod(mode)
+        raise
+    finally:
+        os.close(lock)
 
 
 def give(directory: Path, uid: int) -> None:
@@ -188,10 +210,12 @@ def give(directory: Path, uid: int) -> None:
 
 
 def own_cache(template: Path, target: Path, uid: int) -> None:
-    """A cache of an account's own, with what all of them would make first."""
+    """A cache of an account's own, with what all of them would make first, where that is there."""
     if template.is_dir():
-        shutil.copytree(template, target)
-        give(target, uid)
+        shutil.copytree(template, target, symlinks=True)
+    else:
+        target.mkdir()
+    give(target, uid)
 
 
 # Arguments: where the supervisor's program lies, a uid, and a command to execute as that.
@@ -209,7 +233,11 @@ def _make_sure(accounts: Accounts, root: Path, python: str) -> None:
     if os.geteuid() != 0:
         raise ApartError(f"this manager is not root but uid {os.geteuid()}")
     accounts.open()
-    close_to_others(root)
+    with closed_to_others(root):
+        _try(accounts, root, python)
+
+
+def _try(accounts: Accounts, root: Path, python: str) -> None:
     apps = str(root / "apps")
     probe = (
         f"import os; os.chdir({str(root / 'attempts')!r});"

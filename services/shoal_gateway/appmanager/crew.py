@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import os
@@ -144,7 +143,5 @@ def bury_others(parent: Path) -> None:
         pid, _, started = place.name.partition(".")
         if pid.isdigit() and str(supervisor.start_ticks(int(pid))) == started:
             continue
-        for orphan in survivors.marked(str(place), POOL_MARK):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(orphan, signal.SIGKILL)
+        supervisor.send(survivors.marked(str(place), POOL_MARK), signal.SIGKILL)
         shutil.rmtree(place, ignore_errors=True)

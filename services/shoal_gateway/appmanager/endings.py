@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import signal
 import threading
 from pathlib import Path
@@ -75,6 +73,17 @@ def given_back(call: Call, why: str) -> Result:
     return Result(call.lease, call.offer.attempt, Ended.ABANDONED, why)
 
 
+def fault(error: BaseException) -> str:
+    """What users are told of a host's error. Its paths and drivers are in its log only."""
+    if isinstance(error, ObjectStoreError) and error.__cause__ is None:
+        return str(error)  # our own words, of the object
+    if isinstance(error, ObjectStoreError):
+        return "the object store failed"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) if type(error) is OSError else f"its host failed ({type(error).__name__})"
+
+
 def must_end(call: Call, now: float) -> str:
     """Why a running call's worker is to be killed; empty when it is not."""
     if call.cancelled:
@@ -101,7 +110,8 @@ class Files:
         try:
             fetch_inputs(call.offer.inputs, directory / "work", self._objects, uid)
         except (OSError, ObjectStoreError) as error:
-            return str(error)
+            logger.warning("inputs of %r can't be fetched: %s", call, error)
+            return fault(error)
         return ""
 
     def stored(
@@ -137,9 +147,7 @@ class Files:
 
     def last_logs(self, call: Call, directory: Path) -> None:
         """Stores what a call wrote before its worker died, and ends what it had started."""
-        for pid in survivors.marked(call.runner_id):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        supervisor.send(survivors.marked(call.runner_id), signal.SIGKILL)
         # Only then is it reported, lest the next attempt runs beside what is left of it.
         survivors.await_end(call.runner_id)
         try:

@@ -75,6 +75,8 @@ class Finisher:
             if end is None:
                 # Only then is it reported, lest the next attempt runs beside what is left of it.
                 survivors.await_end(runner.attempt.spec.runner_id)
+                if runner.uid:
+                    survivors.end_all(runner.uid)
             elif runner.lost and end.says_nothing:
                 # Somebody else has the job; there is nothing to report.
                 runner.ship_logs()

@@ -23,6 +23,7 @@ from shoal_gateway.appmanager.apart import Accounts, Lent, own_cache
 from shoal_gateway.appmanager.attempt import Attempt, Spec
 from shoal_gateway.appmanager.calls import Call
 from shoal_gateway.appmanager.crew import place_of
+from shoal_gateway.appmanager.endings import fault
 from shoal_gateway.appmanager.finishing import Finisher
 from shoal_gateway.appmanager.offers import Answer, Offer
 from shoal_gateway.appmanager.pool import Pool
@@ -252,7 +253,8 @@ class AppManager:
         except OSError as error:
             if lent is not None:
                 lent.close()
-            return Answer(offer.job_id, "unable", f"no place for the attempt: {error}")
+            logger.warning("there is no place for attempts: %s", error)
+            return Answer(offer.job_id, "unable", f"no place for the attempt: {fault(error)}")
         runner_id = attempt.spec.runner_id
         try:
             fence = self._registry.begin(offer.job_id, offer.fence, offer.attempt, runner_id)
@@ -261,7 +263,8 @@ class AppManager:
             return Answer(offer.job_id, "taken", str(error))
         except RegistryAwayError as error:
             # If it did begin after all, nobody renews the lease, and the job is queued again.
-            said = f"the registry is away: {error}"
+            logger.warning("%r can't be begun: %s", attempt, error)
+            said = "the registry is away"
             _drop(attempt, lent, span, "unable", said)
             return Answer(offer.job_id, "unable", said)
         runner = Runner(attempt, fence, self._objects, lent)
@@ -287,8 +290,8 @@ class AppManager:
     def _give_back(self, runner: Runner, error: Exception) -> Answer:
         """Begun and given back: the registry queues it again, so its offer is settled."""
         runner.ended = True
-        self._finisher.finish(runner, str(error))
-        return Answer(runner.attempt.spec.job_id, "taken", f"given back: {error}")
+        self._finisher.finish(runner, fault(error))
+        return Answer(runner.attempt.spec.job_id, "taken", f"given back: {fault(error)}")
 
     def _unable(self, offer: Offer) -> str:
         """Why this host can't run an offer; empty when it can."""
@@ -297,7 +300,8 @@ class AppManager:
         application = self._application(offer)
         wanted = offer.function or any("{app}" in part for part in offer.command)
         if wanted and not application.is_dir():
-            return f"application {offer.application} is not installed: {application} is missing"
+            logger.warning("%s is missing, which job %s needs", application, offer.job_id)
+            return f"application {offer.application} is not installed on its host"
         return ""
 
     def _application(self, offer: Offer) -> Path:

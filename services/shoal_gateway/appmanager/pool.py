@@ -28,7 +28,7 @@ from shoal_gateway.appmanager.offers import Answer, Offer
 from shoal_gateway.appmanager.ports import Beginning, Registry, RegistryAwayError, Result
 from shoal_gateway.appmanager.reporter import Reporter
 from shoal_gateway.appmanager.table import Table
-from shoal_gateway.appmanager.workers import Worker
+from shoal_gateway.appmanager.workers import Said, Worker
 from shoal_gateway.objectstore import ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -163,7 +163,8 @@ class Pool:
                 fences = self._registry.begin_many(beginnings)
         except RegistryAwayError as error:
             # If it did begin some, nobody renews their leases, and they are queued again.
-            said = f"the registry is away: {error}"
+            logger.warning("%d calls can't be begun: %s", len(calls), error)
+            said = "the registry is away"
             for call in calls:
                 self._forget(call, "unable", said)
             return {each.job_id: Answer(each.job_id, "unable", said) for each in beginnings}
@@ -214,28 +215,27 @@ class Pool:
         """What a worker says; the last words of one that has ended come first."""
         answers, silent = speaker.hear()
         for answer in answers:
-            if answer.get("ready"):
+            if answer.code is None:
                 speaker.ready = True
             elif speaker.call is not None and not speaker.call.ended:
-                self._answered(speaker, speaker.call, answer)
+                self._answered(speaker, speaker.call, answer.code, answer)
         # The socket of one that has ended may be held open by a process that it left.
         if ended or silent:
             self._died(speaker)
 
-    def _answered(self, speaker: Worker, call: Call, answer: Mapping[str, Any]) -> None:
+    def _answered(self, speaker: Worker, call: Call, code: int, said: Said) -> None:
         """A call came back. Its worker is free at once, unless something is to be fetched."""
         now = time.monotonic()
-        code = int(answer["code"])
         self._ledger.write([{**call.who, **endings.line(speaker.pid, code, supervisor.EXITED)}])
         if call.called is not None:
             self._table.returned(call, now - call.called)
         self._table.close(call)
-        if answer["left"] or call.offer.outputs or call.offer.inputs or call.cancelled:
-            self._help(self._fetch, speaker, call, code, str(answer["reason"]), answer["retire"])
+        if said.left or call.offer.outputs or call.offer.inputs or call.cancelled:
+            self._help(self._fetch, speaker, call, code, said.reason, said.retire)
             return
         speaker.call = None
-        self._reporter.put(call, endings.of_code(call, code, str(answer["reason"])))
-        if answer["retire"]:
+        self._reporter.put(call, endings.of_code(call, code, said.reason))
+        if said.retire:
             speaker.kill("something of a call goes on in it")
 
     def _fetch(self, speaker: Worker, call: Call, code: int, reason: str, retire: bool) -> None:

@@ -59,6 +59,11 @@ class Runner:
         """As the registry knows it."""
         return Lease(self.attempt.spec.job_id, self.attempt.spec.runner_id, self.fence)
 
+    @property
+    def uid(self) -> int:
+        """The account that is held for it here; 0: none."""
+        return 0 if self._lent is None else self._lent.uid
+
     def start(self) -> None:
         """Starts the supervisor.
 

@@ -130,6 +130,7 @@ def main(directory: Path) -> int:
                 os.kill(guard, signal.SIGTERM)
         elif number == signal.SIGCHLD and guard in _reap():
             _kill_tree()
+            _close(directory, spec)
             return 0 if (directory / EXIT).exists() else 1
 
 
@@ -145,10 +146,7 @@ def _guard(directory: Path, spec: dict[str, Any], supervisor: int) -> None:
     leash = Leash(directory / LEASH, float(spec.get("leash_seconds", 0.0)), began)
     cause, code = _wait(job, began + wall if wall > 0.0 else None, leash)
     _kill_tree()
-    if spec.get("uid"):
-        # The account will be another job's, which must not get in here.
-        os.chown(directory, os.geteuid(), os.getegid())
-        directory.chmod(0o700)
+    _close(directory, spec)
     seconds = time.monotonic() - began
     reasons = {
         WALL_LIMIT: f"ran longer than its limit of {wall:g} s",
@@ -162,6 +160,15 @@ def _guard(directory: Path, spec: dict[str, Any], supervisor: int) -> None:
     if cause != SUPERVISOR_LOST:
         end = {"exit_code": code, "cause": cause, "reason": reason, "seconds": seconds}
         write_atomically(str(directory / EXIT), end)
+
+
+def _close(directory: Path, spec: dict[str, Any]) -> None:
+    """Its account will be another job's, which must not get in here."""
+    # The manager may have removed it.
+    with contextlib.suppress(FileNotFoundError):
+        if spec.get("uid"):
+            os.chown(directory, os.geteuid(), os.getegid())
+            directory.chmod(0o700)
 
 
 def _start(directory: Path, spec: dict[str, Any]) -> tuple[int, str]:
@@ -214,7 +221,9 @@ def _become(directory: Path, spec: dict[str, Any], gate: int, reporter: int) -> 
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.execvpe(spec["command"][0], spec["command"], spec["environment"])  # noqa: S606 - its work
     except BaseException as error:  # noqa: BLE001 - reported to the guard, and nothing goes on here
-        os.write(reporter, f"{spec['command'][0]} can't be run: {error}".encode())
+        # Users are told so, whom the host's paths do not concern.
+        said = getattr(error, "strerror", None) or error
+        os.write(reporter, f"{Path(spec['command'][0]).name} can't be run: {said}".encode())
     finally:
         os._exit(127)
 
@@ -357,9 +366,9 @@ def _kill_tree() -> None:
         stopped: set[int] = set()
         # First all are stopped, so that none can start another while they are being killed.
         while fresh := set(descendants(os.getpid())) - stopped:
-            _send(fresh, signal.SIGSTOP)
+            send(fresh, signal.SIGSTOP)
             stopped |= fresh
-        _send(stopped, signal.SIGKILL)
+        send(stopped, signal.SIGKILL)
         # Those whose parents died come to us, for we are their subreaper.
         signal.sigtimedwait([signal.SIGCHLD], _LOOK)
 
@@ -386,7 +395,8 @@ def descendants(root: int) -> list[int]:
     return found[1:]
 
 
-def _send(pids: Iterable[int], number: signal.Signals) -> None:
+def send(pids: Iterable[int], number: signal.Signals) -> None:
+    """Sends a signal to those that still live."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)

@@ -102,6 +102,9 @@ def main(descriptor: int, directory: Path, manager: int, uid: int = 0, processes
             os.fchown(log, uid, uid)
         os.dup2(log, target)
         os.close(log)
+    with contextlib.suppress(OSError):
+        # Where the machine runs out of memory, a job goes before those who look after it.
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
     if uid:
         resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
         os.umask(0o022)

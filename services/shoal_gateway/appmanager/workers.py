@@ -4,24 +4,70 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
 import socket
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from shoal_gateway.appmanager import supervisor, worker
+from shoal_gateway.appmanager import supervisor, survivors, worker
 from shoal_gateway.appmanager.apart import Accounts, own_cache
 from shoal_gateway.appmanager.calls import Call
+
+logger = logging.getLogger(__name__)
 
 PROGRAM = Path(worker.__file__)
 # Bytes of answers read at once; an answer is some hundred long.
 CHUNK = 1 << 16
+# Bytes of a line, at most: a reason, each character of it as six.
+LONGEST = 1 << 14
 # For a call's parameters, so that sending one never waits for its worker.
 SEND_BUFFER = 1 << 19
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a worker said: how its call ended, or, without a code, that it is ready.
+
+    Attributes:
+        code: The call's exit code.
+        reason: For a person.
+        left: Whether there are files or output to fetch.
+        retire: Whether anything of the call goes on in it.
+    """
+
+    code: int | None = None
+    reason: str = ""
+    left: bool = True
+    retire: bool = True
+
+
+def heard(line: bytes) -> Said:
+    """A worker's line.
+
+    Raises:
+        ValueError: no worker says that.
+    """
+    try:
+        match json.loads(line):
+            case {"ready": True}:
+                return Said()
+            case {
+                "code": int(code),
+                "reason": str(reason),
+                "left": bool(left),
+                "retire": bool(retire),
+            } if 0 <= code <= 255:
+                # Names of files, which may be any bytes, get into errors.
+                plain = reason.encode(errors="backslashreplace").decode().replace("\0", "")
+                return Said(code, plain[: worker.MAX_REASON], left, retire)
+    except RecursionError as error:
+        raise ValueError("brackets in brackets") from error
+    raise ValueError(f"{line[:80]!r} is no answer")
 
 
 class Worker:
@@ -57,45 +103,13 @@ class Worker:
         self.ready = False
         self.doomed = ""
         self._heard = bytearray()
-        shutil.rmtree(directory, ignore_errors=True)
-        (directory / "work").mkdir(parents=True)
-        own: list[str] = []
-        if lent is not None and accounts is not None:
-            os.chown(directory, -1, lent.uid)
-            directory.chmod(0o710)
-            (directory / "work").chmod(0o700)
-            os.chown(directory / "work", lent.uid, lent.uid)
-            if cache is not None:
-                own_cache(cache, directory / "cache", lent.uid)
-            environment = {**environment, "XDG_CACHE_HOME": str(directory / "cache")}
-            own = [str(lent.uid), str(accounts.processes)]
-        ours, theirs = socket.socketpair()
-        with theirs:
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-            try:
-                with (directory / "worker.log").open("ab") as log:
-                    self._process = subprocess.Popen(
-                        [
-                            *(python, "-I", str(PROGRAM)),
-                            *(str(theirs.fileno()), str(directory), str(os.getpid())),
-                            *own,
-                        ],
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        env={**environment, "HOME": str(directory / "work")},
-                        cwd=directory,
-                        # The account is held for as long as the worker lives.
-                        pass_fds=[theirs.fileno(), *([lent.descriptor] if lent else [])],
-                        start_new_session=True,
-                    )
-            except BaseException:
-                ours.close()
-                if lent is not None:
-                    lent.close()
-                raise
-        self._link = ours
-        self.end = os.pidfd_open(self.pid)
+        try:
+            self._start(python, environment, accounts, cache)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            if lent is not None:
+                lent.close()
+            raise
 
     def __repr__(self) -> str:
         return f"<Worker {self.pid} {self.call!r}>"
@@ -119,8 +133,11 @@ class Worker:
         with contextlib.suppress(OSError):
             self._link.sendall(message)
 
-    def hear(self) -> tuple[list[dict[str, Any]], bool]:
-        """What it has said since, and whether it can say no more."""
+    def hear(self) -> tuple[list[Said], bool]:
+        """What it has said since, and whether it can say no more.
+
+        A function has its worker's socket at hand. What no worker says is the end of it.
+        """
         try:
             chunk = self._link.recv(CHUNK, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -132,7 +149,13 @@ class Worker:
         self._heard += chunk
         *lines, rest = self._heard.split(b"\n")
         self._heard = bytearray(rest)
-        return [json.loads(line) for line in lines], False
+        if len(rest) > LONGEST:
+            lines.append(rest)
+        try:
+            return [heard(bytes(line)) for line in lines], False
+        except ValueError as error:
+            logger.warning("%r said what no worker says: %s", self, error)
+            return [], True
 
     def kill(self, why: str) -> None:
         """Kills it and all below it; its socket ends."""
@@ -140,9 +163,7 @@ class Worker:
         if self._process.returncode is None:
             below = supervisor.descendants(self.pid)
             self._process.kill()
-            for pid in below:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            supervisor.send(below, signal.SIGKILL)
 
     def bury(self) -> int:
         """Waits for its end and lets go of what it had; the exit code, or minus the signal."""
@@ -155,6 +176,8 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         if self._lent is not None:
+            # And whatever else has its account, which will be another's.
+            survivors.end_all(self._lent.uid)
             self._lent.close()
         return code
 
@@ -164,3 +187,49 @@ class Worker:
             text = (self.directory / "worker.log").read_text(encoding="utf-8", errors="replace")
             return text.strip()[-worker.MAX_REASON :]
         return ""
+
+    def _start(
+        self,
+        python: str,
+        environment: Mapping[str, str],
+        accounts: Accounts | None,
+        cache: Path | None,
+    ) -> None:
+        directory, lent = self.directory, self._lent
+        shutil.rmtree(directory, ignore_errors=True)
+        (directory / "work").mkdir(parents=True)
+        own: list[str] = []
+        if lent is not None and accounts is not None:
+            os.chown(directory, -1, lent.uid)
+            directory.chmod(0o710)
+            (directory / "work").chmod(0o700)
+            os.chown(directory / "work", lent.uid, lent.uid)
+            if cache is not None:
+                own_cache(cache, directory / "cache", lent.uid)
+            environment = {**environment, "XDG_CACHE_HOME": str(directory / "cache")}
+            own = [str(lent.uid), str(accounts.processes)]
+        ours, theirs = socket.socketpair()
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(ours.close)
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+            with (directory / "worker.log").open("ab") as log:
+                self._process = subprocess.Popen(
+                    [
+                        *(python, "-I", str(PROGRAM)),
+                        *(str(theirs.fileno()), str(directory), str(os.getpid())),
+                        *own,
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={**environment, "HOME": str(directory / "work")},
+                    cwd=directory,
+                    # The account is held for as long as the worker lives.
+                    pass_fds=[theirs.fileno(), *([lent.descriptor] if lent else [])],
+                    start_new_session=True,
+                )
+            undo.callback(self._process.wait)
+            undo.callback(self._process.kill)
+            self.end = os.pidfd_open(self.pid)
+            self._link = ours
+            undo.pop_all()

@@ -162,7 +162,10 @@ def create(
             )
         wanted.append(account_pb2.Scope.ValueType(SCOPES[name]))
     request = accounts_pb2.CreateTokenRequest(user=user, scopes=wanted, label=label)
-    request.valid.FromTimedelta(timedelta(days=days))
+    try:
+        request.valid.FromTimedelta(timedelta(days=days))
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(f"{days:g} days are no time", param_hint="--days") from error
     with _accounts() as accounts:
         answer = accounts.CreateToken(request, timeout=TIMEOUT)
     if file is not None:

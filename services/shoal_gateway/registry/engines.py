@@ -12,12 +12,16 @@ may keep others waiting.
 
 from __future__ import annotations
 
+import logging
+import stat
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from shoal_gateway.registry.outages import StoreError
+
+logger = logging.getLogger(__name__)
 
 # Seconds that a transaction waits for another process's write before it gives up.
 BUSY_TIMEOUT = 10.0
@@ -107,12 +111,25 @@ def _sqlite(url: sa.URL) -> sa.Engine:
             f"{url.render_as_string()} must name a file in a directory that exists:"
             " sqlite:////absolute/path/registry.db"
         )
-    # Who can read it sees everybody's jobs. SQLite gives its other files the same mode.
-    Path(url.database).touch(mode=0o600)
+    _close_to_others(Path(url.database))
     engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT})
     sa.event.listen(engine, "connect", _on_connect)
     sa.event.listen(engine, "begin", _on_begin)
     return engine
+
+
+def _close_to_others(path: Path) -> None:
+    """Who can read it sees everybody's jobs. SQLite gives the files that it adds the same mode."""
+    path.touch(mode=0o600)
+    for each in (path, *(path.with_name(path.name + more) for more in ("-wal", "-shm"))):
+        try:
+            mode = stat.S_IMODE(each.stat().st_mode)
+            if mode & 0o007:
+                each.chmod(mode & 0o770)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            logger.warning("everybody on this host may read or write the store: %s", error)
 
 
 def _on_connect(connection: Any, _record: Any) -> None:

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--again", action="store_true", help="another token, where the user is there already"
     )
     parser.add_argument(
-        "--days", type=float, default=90.0, help="that the token holds (default: %(default)g)"
+        "--days", type=_days, default=90.0, help="that the token holds (default: %(default)g)"
     )
     options = parser.parse_args(arguments)
     runtime.configure_logging("WARNING")
@@ -66,6 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _days(text: str) -> float:
+    days = float(text)
+    least, most = (each / 86400.0 for each in tokens.VALID)
+    if not least <= days <= most:  # not a number is neither
+        raise argparse.ArgumentTypeError(f"{text} must be {least:.1g} to {most:g}")
+    return days
+
+
 def _make(members: Members, name: str, valid: float, again: bool) -> tokens.Token:
     try:
         members.put_user(name, {}, create=True)
@@ -81,7 +89,7 @@ def _make(members: Members, name: str, valid: float, again: bool) -> tokens.Toke
         name,
         [account_pb2.SCOPE_ADMIN],
         label="made in the store",
-        valid=min(max(valid, tokens.VALID[0]), tokens.VALID[1]),
+        valid=valid,
     )
     return fresh
 

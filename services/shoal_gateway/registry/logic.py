@@ -85,10 +85,11 @@ class Registry:
         creation = Creation(owner, key, spec, fingerprint, signed_by, account, trace_context)
         try:
             with self._store.write() as connection:
+                # Locks its user, so that a first try that is under way has come to its end.
+                allowed = self._allowances(connection, [creation])
                 known = submission.same_request(connection, creation)
                 if known is not None:
                     return known, False
-                allowed = self._allowances(connection, [creation])
                 if account and (exceeded := allowed.take(account)):
                     raise QuotaError(exceeded.quota, exceeded.said)
                 allowed.note()
@@ -140,10 +141,8 @@ class Registry:
     def _create_many(self, creations: Sequence[Creation], *, whole: bool) -> list[Known]:
         answers, fresh = [], []
         with self._store.write() as connection:
+            allowed = self._allowances(connection, creations)
             known = submission.known(connection, creations)
-            allowed = self._allowances(
-                connection, (each for each in creations if (each.owner, each.key) not in known)
-            )
             for each in creations:
                 found = known.get((each.owner, each.key))
                 if found is not None:
@@ -219,12 +218,13 @@ class Registry:
         Raises:
             NotFoundError: there is no such job.
             PreconditionError: it is not DEAD.
+            QuotaError: a quota of its user is used up.
         """
         with self._store.write() as connection:
             before = transitions.standing(connection, job_id)
             if before is None:
                 raise submission.missing(job_id)
-            submission.replay(connection, before)
+            submission.replay(connection, before, self._quotas())
             return submission.existing(connection, job_id)
 
     def lease(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
 from shoal_gateway.errors import QuotaError
 from shoal_gateway.registry import accounts
 from shoal_gateway.registry.quotas import Quotas
 from shoal_gateway.registry.store import Store
 from shoal_protos.gateway.model.v1 import account_pb2
+
+T = TypeVar("T")
 
 
 class Members:
@@ -39,10 +45,13 @@ class Members:
             AlreadyExistsError: it was to be a new one and is there.
             NotFoundError: it was to be changed and is not there.
         """
-        with self._store.write() as connection:
+
+        def put(connection: sa.Connection) -> account_pb2.User:
             accounts.put_user(connection, name, own, disabled=disabled, create=create)
             (found,) = accounts.listed(connection, self.quotas, name)
-        return found
+            return found
+
+        return self._written(put)
 
     def users(self, name: str = "") -> list[account_pb2.User]:
         """All users, or the one of a name.
@@ -80,8 +89,21 @@ class Members:
             NotFoundError: there is no such user.
             AlreadyExistsError: the id is another token's.
         """
-        with self._store.write() as connection:
-            return accounts.create_token(connection, token_id, digest, user, scopes, label, valid)
+        return self._written(
+            lambda connection: accounts.create_token(
+                connection, token_id, digest, user, scopes, label, valid
+            )
+        )
+
+    def _written(self, work: Callable[[sa.Connection], T]) -> T:
+        """What a transaction brings that may write what another is just writing."""
+        try:
+            with self._store.write() as connection:
+                return work(connection)
+        except IntegrityError:
+            # Between its look and its insert, which only PostgreSQL allows; now it is seen.
+            with self._store.write() as connection:
+                return work(connection)
 
     def tokens(self, user: str = "") -> list[account_pb2.Token]:
         """A user's tokens, or everybody's."""

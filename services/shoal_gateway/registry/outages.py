@@ -33,6 +33,8 @@ class Stage:
 def says_unavailable() -> Iterator[Stage]:
     """Turns what the database may overcome by itself into an error that callers retry.
 
+    Its words may be of hosts, files and accounts, and go to users: the driver's are its cause.
+
     The block says on the stage when it commits: an error after that leaves open whether the
     transaction is written down. Then it is for the caller to ask once more, and every operation
     that callers repeat answers a repetition as it answered the first.
@@ -41,18 +43,23 @@ def says_unavailable() -> Iterator[Stage]:
     try:
         yield stage
     except exc.TimeoutError as error:
-        raise UnavailableError(f"the registry's store is busy: {error}") from error
+        raise UnavailableError("the registry's store is busy; try again") from error
     except exc.DBAPIError as error:
         if not passing(error):
             raise
-        said = " ".join(str(error.orig).split())
         known = getattr(error.orig, "sqlstate", None) and not error.connection_invalidated
         if stage.committing and not known:
             raise UnavailableError(
                 "the registry's store did not say whether it has written this down; if it can be"
-                f" repeated, do: {said}"
+                " repeated, do"
             ) from error
-        raise UnavailableError(f"the registry's store did not answer: {said}") from error
+        raise UnavailableError("the registry's store did not answer; try again") from error
+
+
+def why(error: UnavailableError) -> str:
+    """The driver's words, for those who look after the store."""
+    cause = error.__cause__
+    return " ".join(str(getattr(cause, "orig", None) or cause or error).split())
 
 
 def passing(error: exc.DBAPIError) -> bool:

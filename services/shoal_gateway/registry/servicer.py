@@ -20,16 +20,17 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from shoal.aio.leadership import Term
 from shoal_gateway import validation as check
-from shoal_gateway.errors import UnavailableError
+from shoal_gateway.errors import PreconditionError, QuotaError, UnavailableError
 from shoal_gateway.registry import checks
 from shoal_gateway.registry.feed import Feed
 from shoal_gateway.registry.fences import StaleFenceError
 from shoal_gateway.registry.logic import Registry
+from shoal_gateway.registry.outages import why
 from shoal_gateway.status import speaks_status
 from shoal_protos.gateway.model.v1 import job_pb2
 from shoal_protos.gateway.registry.v1 import registry_pb2, registry_pb2_grpc
@@ -196,7 +197,11 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
     async def ReplayJob(
         self, request: registry_pb2.ReplayJobRequest, context: Any
     ) -> registry_pb2.ReplayJobResponse:
-        job = await self.writing(self._registry.replay, check.job_id(request.id))
+        try:
+            job = await self.writing(self._registry.replay, check.job_id(request.id))
+        except QuotaError as error:
+            # RESOURCE_EXHAUSTED would count against this replica, which is well.
+            raise PreconditionError(str(error)) from error
         return registry_pb2.ReplayJobResponse(job=job)
 
     async def Lease(
@@ -293,13 +298,18 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
 
     async def reading(self, call: Callable[..., T], *arguments: Any) -> T:
         """Runs what reads the store on one of its threads."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, call, *arguments)
+        return await self._on(self._readers, call, *arguments)
 
     async def writing(self, call: Callable[..., T], *arguments: Any) -> T:
         """Runs what writes to the store on the one thread that does."""
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._writer, call, *arguments)
+            return await self._on(self._writer, call, *arguments)
         finally:
             self._feed.nudge()
+
+    async def _on(self, threads: Executor, call: Callable[..., T], *arguments: Any) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(threads, call, *arguments)
+        except UnavailableError as error:
+            logger.warning("%s (%s)", error, why(error))
+            raise

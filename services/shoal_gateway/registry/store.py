@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from shoal_gateway.errors import UnavailableError
 from shoal_gateway.registry import engines, migrations
-from shoal_gateway.registry.outages import StoreError, says_unavailable
+from shoal_gateway.registry.outages import StoreError, says_unavailable, why
 
 __all__ = ["Store", "StoreError"]
 
@@ -113,10 +113,10 @@ class Store:
                 if clock() >= until:
                     raise StoreError(
                         f"{self._engine.url.render_as_string()} can't be reached; see that it runs"
-                        f" and that the URL is right ({error})"
+                        f" and that the URL is right ({why(error)})"
                     ) from error
                 if not told:
-                    logger.warning("waits for %r: %s", self, error)
+                    logger.warning("waits for %r: %s", self, why(error))
                     told = True
             sleep(_AGAIN)
 
@@ -154,9 +154,7 @@ class Store:
                     if not _busy(error):
                         raise
                     if clock() >= until:
-                        raise UnavailableError(
-                            f"the registry's store did not answer: {error}"
-                        ) from error
+                        raise UnavailableError("the registry's store did not answer") from error
                 sleep(_BUSY_AGAIN)
         if mode != "wal":
             raise StoreError(

@@ -12,9 +12,15 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from shoal_gateway.convert import unix
-from shoal_gateway.errors import AlreadyExistsError, NotFoundError, PreconditionError
-from shoal_gateway.registry import journal, queries, rules
+from shoal_gateway.errors import (
+    AlreadyExistsError,
+    NotFoundError,
+    PreconditionError,
+    QuotaError,
+)
+from shoal_gateway.registry import accounts, journal, queries, rules
 from shoal_gateway.registry.clock import store_now
+from shoal_gateway.registry.quotas import Quotas
 from shoal_gateway.registry.rules import QUEUED, Standing
 from shoal_gateway.registry.schema import jobs
 from shoal_protos.gateway.model.v1 import job_pb2
@@ -192,16 +198,34 @@ def _accepted(spec: job_pb2.JobSpec) -> bytes:
     return spec.SerializeToString(deterministic=True)
 
 
-def replay(connection: sa.Connection, before: Standing) -> None:
-    """Puts a DEAD job back into the queue.
+def replay(connection: sa.Connection, before: Standing, common: Quotas) -> None:
+    """Puts a DEAD job back into the queue; to its user's quotas it is one more.
 
     Attempts keep their numbers, so that no directory and no record is used twice; what is fresh is
     the number of starts that are left. A deadline has lost its meaning.
+
+    Args:
+        connection: The transaction.
+        before: The job, locked.
+        common: Bounds of users who have none of their own.
+
+    Raises:
+        PreconditionError: it is not DEAD.
+        QuotaError: a quota of its user is used up.
     """
+    if before.state != job_pb2.STATE_DEAD:
+        raise PreconditionError(
+            f"job {before.id} is {rules.state_name(before.state)}; only a DEAD job is replayed"
+        )
+    if before.account:
+        allowed = accounts.Allowances(connection, common, [before.account])
+        if exceeded := allowed.take(before.account):
+            raise QuotaError(exceeded.quota, exceeded.said)
+        allowed.note()
     seq = journal.reserve(connection)
-    done = connection.execute(
+    connection.execute(
         jobs.update()
-        .where(jobs.c.id == before.id, jobs.c.state == job_pb2.STATE_DEAD)
+        .where(jobs.c.id == before.id)
         .values(
             state=QUEUED,
             version=jobs.c.version + 1,
@@ -216,8 +240,4 @@ def replay(connection: sa.Connection, before: Standing) -> None:
             reason="replayed on request",
         )
     )
-    if done.rowcount != 1:
-        raise PreconditionError(
-            f"job {before.id} is {rules.state_name(before.state)}; only a DEAD job is replayed"
-        )
     journal.append(connection, [(seq, before.id, QUEUED, "replayed on request")])

@@ -10,8 +10,12 @@ import pytest
 
 from shoal_gateway import tokens
 from shoal_gateway.api.callers import TTL
+from shoal_gateway.api.servicer import RegistryClient
+from shoal_gateway.errors import QuotaError
+from shoal_gateway.registry.schema import jobs
 from shoal_protos.gateway.api.v1 import accounts_pb2, api_pb2, api_pb2_grpc
 from shoal_protos.gateway.model.v1 import job_pb2
+from shoal_protos.gateway.registry.v1 import registry_pb2
 from tests.services.api.people import CODE, SECRET, TIMEOUT, User, upload, user_of
 from tests.support.stack import running
 
@@ -138,11 +142,13 @@ async def test_a_stream_ends_when_its_token_is_revoked(stack, channel, clock):
     secret = stack.token("ada")
     ada = User(channel, secret)
     await ada.submit()
+    clock.now += TTL - 1.0
     stub = api_pb2_grpc.ApiStub(channel)
     call = stub.Watch(api_pb2.WatchRequest(), metadata=ada._metadata, timeout=TIMEOUT)
     assert (await call.read()).event.state == job_pb2.STATE_SUBMITTED
     stack.members.revoke(tokens.parse(secret).id)
-    clock.now += TTL
+    # As soon as a call would be refused, however young the stream is.
+    clock.now += 1.0
     other = user_of(channel, stack, "ada")
     await other.submit()
 
@@ -230,10 +236,37 @@ async def test_quotas_are_told_and_cost_no_registry_its_good_name(stack, channel
         api_pb2.SubmitManyRequest(requests=[{"application": "nap", "idempotency_key": "m"}]),
     )
     assert (many.items[0].id, many.items[0].quota) == ("", "submits_per_minute")
+    dead = _dead_job_of("ada", stack)
+    code, details = await ada.refusal("Replay", api_pb2.ReplayRequest(id=dead))
+    assert (code, "quota submits_per_minute" in details) == (CODE.RESOURCE_EXHAUSTED, True)
+    # Beside one that can't be written down they are asked about one by one.
+    over = registry_pb2.CreateJobRequest(
+        owner="ada",
+        idempotency_key="over",
+        account="ada",
+        spec=stack.registry_logic.get(dead)[0].spec,
+    )
+    wrong = registry_pb2.CreateJobRequest(owner="ada", account="ada")
+    client = RegistryClient(stack.registry)
+    answers = await asyncio.gather(
+        *(client.create(each) for each in (over, over, wrong)), return_exceptions=True
+    )
+    assert [type(each) for each in answers[:2]] == [QuotaError] * 2
+    assert answers[2].code() is CODE.INVALID_ARGUMENT
     # Twenty statuses of that kind would have had it ejected.
     (registry,) = stack.to_registry.snapshot().replicas
     assert registry.calls > 20
     assert registry.failures == 0
+
+
+def _dead_job_of(user, stack):
+    registry = stack.registry_logic
+    job = registry.page(user, [], 1, "")[0][0]
+    with stack.store.write() as connection:
+        connection.execute(
+            jobs.update().where(jobs.c.id == job.id).values(state=job_pb2.STATE_DEAD)
+        )
+    return job.id
 
 
 async def test_the_registry_is_asked_once_for_many_calls(stack, channel, clock):

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import stat
+import subprocess
 import sys
 import tempfile
 import uuid
@@ -17,11 +19,13 @@ from pathlib import Path
 
 import pytest
 
-from shoal_gateway.appmanager import apart
+from shoal_gateway.appmanager import __main__ as appmanager
+from shoal_gateway.appmanager import apart, supervisor
 from shoal_gateway.appmanager.apart import Accounts, ApartError
 from shoal_gateway.appmanager.logic import AppManager
 from shoal_gateway.appmanager.offers import Input
 from shoal_gateway.appmanager.ports import Ended
+from shoal_gateway.appmanager.workers import Worker
 from tests.services.appmanager.host import Host
 from tests.support.rooted import PYTHON, needs_root
 from tests.support.waiting import eventually
@@ -60,6 +64,18 @@ class ApartHost(Host):
         result = self.report(job_id)
         return result, self.said(job_id)
 
+    def call(self, function, **parameters):
+        """How a function ended, what it wrote, and its outputs."""
+        offer = self.offer(
+            function=f"calls:{function}",
+            outputs=("result.json",),
+            parameters=tuple(parameters.items()),
+        )
+        # Workers take a moment to be there.
+        eventually(lambda: self.manager.start([offer])[0].verdict == "started", what="a worker")
+        result = self.report(offer.job_id)
+        return result, self.said(offer.job_id), result.files
+
 
 @pytest.fixture
 def host():
@@ -86,6 +102,21 @@ def who():
 
 def read(path):
     return open(path).read()
+
+def place():
+    cache = os.environ["XDG_CACHE_HOME"]
+    open(os.path.join(cache, "x"), "w").close()
+    return open("/proc/self/oom_score_adj").read()
+
+def leave():
+    # In a session of its own, known by no parent and by no mark.
+    if not os.fork():
+        os.setsid()
+        if not os.fork():
+            os.execve("/bin/sleep", ["sleep", "3600"], {})
+        os._exit(0)
+    os.wait()
+    os.kill(os.getpid(), 9)
 
 def swarm():
     children = []
@@ -253,21 +284,25 @@ def test_the_directory_is_closed_before_the_account_is_anothers(host):
     """A job's account is free when it has ended; what it left is not for the next one."""
     host.open()
     mark = Path("/tmp") / uuid.uuid4().hex
-    job_id = host.python(KEEP % mark.name)
-    (attempt,) = host.root.glob(f"attempts/local/{job_id}.*")
-    uid = (attempt / "work").stat().st_uid
-    # So that the manager can't report its end, and so keeps the directory.
+    ends, dies = (host.python(KEEP % mark.name) for _ in range(2))
+    left = [next(host.root.glob(f"attempts/local/{each}.*")) for each in (ends, dies)]
+    assert all((each / "work").stat().st_uid in apart.DEFAULT_UIDS for each in left)
+    eventually(lambda: all(host.said(each) for each in (ends, dies)), what="their words")
+    supervisors = [host.pid(each) for each in (ends, dies)]
+    # So that the manager can't report their ends, and so keeps the directories.
     host.registry.away = True
+    os.kill(supervisor.descendants(supervisors[1])[0], signal.SIGKILL)  # its guard
     mark.touch()
     try:
-        eventually((attempt / "exit.json").exists, what="its end")
+        eventually(lambda: not any(map(supervisor.start_ticks, supervisors)), what="their ends")
     finally:
         mark.unlink()
-    seen = attempt.stat()
-    assert (seen.st_uid, seen.st_gid, stat.S_IMODE(seen.st_mode)) == (0, 0, 0o700)
-    assert uid in apart.DEFAULT_UIDS
+    for each in left:
+        seen = each.stat()
+        assert (seen.st_uid, seen.st_gid, stat.S_IMODE(seen.st_mode)) == (0, 0, 0o700)
     host.registry.away = False
-    host.report(job_id)
+    assert host.report(ends).ended is Ended.SUCCEEDED
+    assert host.report(dies).ended is Ended.SUPERVISOR_LOST
 
 
 @needs_root
@@ -303,29 +338,82 @@ def test_the_next_manager_adopts_a_job_with_its_account(host):
 @needs_root
 def test_functions_have_accounts_too_and_stay_within_their_bounds(host):
     host.open()
-
-    def call(function, **parameters):
-        offer = host.offer(
-            function=f"calls:{function}",
-            outputs=("result.json",),
-            parameters=tuple(parameters.items()),
-        )
-        # Workers take a moment to be there.
-        eventually(lambda: host.manager.start([offer])[0].verdict == "started", what="a worker")
-        result = host.report(offer.job_id)
-        return result, host.said(offer.job_id), result.files
-
-    result, said, files = call("who")
+    result, said, files = host.call("who")
     assert result.ended is Ended.SUCCEEDED, result
     assert int(said.split()[0]) in apart.DEFAULT_UIDS
     assert said.endswith("[]\n")
     where = b"".join(host.objects.get(files[0][1].key)).decode().strip().strip('"')
     assert where.startswith(str(host.root / "pool" / "local"))
-    result, _, _ = call("read", path=str(host.root / "secret"))
+    result, _, _ = host.call("read", path=str(host.root / "secret"))
     assert (result.ended, "PermissionError" in result.reason) == (Ended.FAILED, True)
-    result, _, files = call("swarm")
+    result, _, files = host.call("swarm")
     assert result.ended is Ended.SUCCEEDED, result
     assert int(b"".join(host.objects.get(files[0][1].key))) < 64
+    # A cache that nobody has made anything for is theirs all the same.
+    result, _, files = host.call("place")
+    assert result.ended is Ended.SUCCEEDED, result
+    assert b"".join(host.objects.get(files[0][1].key)) == b'"500\\n"\n'
+
+
+@needs_root
+def test_what_a_worker_leaves_ends_before_its_account_is_anothers(host):
+    host.open(slots=1)
+    eventually(lambda: list(host.root.glob("pool/local/*/*/stdout")), what="a worker")
+    (place,) = host.root.glob("pool/local/*/*/work")
+    uid = place.stat().st_uid
+    assert uid in apart.DEFAULT_UIDS
+    result, _, _ = host.call("leave")
+    assert result.ended is Ended.SUPERVISOR_LOST
+    # Init may take a moment to bury them.
+    assert not any(map(supervisor.start_ticks, _processes_of(uid)))
+
+
+# Leaves something in a session of its own, known by no parent and by no mark.
+LEAVE = """
+import os, time
+if not os.fork():
+    os.setsid()
+    if not os.fork():
+        os.execve("/bin/sleep", ["sleep", "3600"], {})
+    os._exit(0)
+os.wait()
+print("left", flush=True)
+time.sleep(3600)
+"""
+
+
+@needs_root
+def test_what_is_left_of_a_job_whose_watchers_were_all_killed_ends_before_its_report(host):
+    host.open()
+    job_id = host.python(LEAVE)
+    eventually(lambda: host.said(job_id), what="its word")
+    uid, watcher = _uid_of(host, job_id), host.pid(job_id)
+    guard = supervisor.descendants(watcher)[0]
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        supervisor.send((watcher, guard), number)
+    assert host.report(job_id).ended is Ended.SUPERVISOR_LOST
+    assert not any(map(supervisor.start_ticks, _processes_of(uid)))
+
+
+@needs_root
+def test_a_worker_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
+    accounts = Accounts(range(70_000, 70_001), locks=tmp_path / "locks")
+    accounts.open()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        Worker(PYTHON, tmp_path / "file" / "1", {}, accounts)
+
+    def refuse(pid):
+        raise OSError(f"too many files for {pid}")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(OSError, match="too many files") as caught:
+        Worker(PYTHON, tmp_path / "1", {}, accounts)
+    assert not Path(f"/proc/{str(caught.value).split()[-1]}").exists()
+    assert not (tmp_path / "1").exists()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    accounts.lend().close()
 
 
 @pytest.mark.parametrize(
@@ -361,13 +449,24 @@ def test_an_account_is_lent_once_and_free_again_when_its_last_holder_ends(tmp_pa
     with pytest.raises(OSError, match="all 3 accounts"):
         others.lend()
     os.close(inherited)
+    # Nor while anything lives under it: all who held it may have been killed.
+    with subprocess.Popen(["/bin/sleep", "3600"], user=lent[0].uid) as left:
+        try:
+            with pytest.raises(OSError, match="all 3 accounts"):
+                others.lend()
+        finally:
+            left.kill()
     assert others.lend().uid == lent[0].uid
 
 
 def test_where_accounts_cannot_be_given_it_is_said_and_a_named_range_is_refused(tmp_path, caplog):
     # A directory that others can't enter, as pytest's are.
     root = tmp_path / "host"
+    root.mkdir(mode=0o750)
+    (root / "notes").touch(mode=0o640)
+    before = [(each, each.stat().st_mode) for each in (root, root / "notes")]
     assert apart.accounts_for("auto", root, sys.executable, 64) is None
+    assert [(each, each.stat().st_mode) for each, _ in before] == before
     assert "jobs run as this manager's account" in caplog.text
     assert "docs/users.md" in caplog.text
     with pytest.raises(ApartError):
@@ -392,3 +491,17 @@ def test_an_interpreter_that_only_root_reaches_is_none_for_jobs(host, caplog):
 def test_what_is_no_range_of_accounts_is_refused(text):
     with pytest.raises(ValueError, match=r"upwards|neither"):
         apart.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("10-20", "from 1000 upwards"), ("all", "neither 'auto' nor"), ("3000-3004", "slots need 6")],
+)
+def test_accounts_that_would_not_do_are_refused_before_anything_runs(capsys, tmp_path, text, said):
+    given = ["--zookeeper", "zk:2181", "--flavor", "local", "--root", str(tmp_path / "host")]
+    given += ["--objects", f"file://{tmp_path}/objects", "--slots", "3"]
+    with pytest.raises(SystemExit) as ended:
+        appmanager.main([*given, "--jobs-as", text])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

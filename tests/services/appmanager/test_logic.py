@@ -88,20 +88,38 @@ def test_what_this_host_cannot_run_is_not_begun(host):
     _, away = host.start("{python}", "-c", "pass")
     assert [each.verdict for each in (foreign, missing, away)] == ["unable"] * 3
     assert "flavor slurm" in foreign.reason
-    assert "test@1.0 is not installed" in missing.reason
+    assert missing.reason == "application test@1.0 is not installed on its host"
+    assert away.reason == "the registry is away"
     assert host.registry.begun == []
     assert host.attempts() == []
 
 
-def test_inputs_that_cannot_be_had_give_the_job_back(host):
+def test_a_host_without_room_says_so_without_its_paths(host, caplog):
+    host.open()
+    place = host.root / "attempts" / "local"
+    place.rmdir()
+    place.touch()
+    _, answer = host.start("{python}", "-c", "pass")
+    assert answer.reason == "no place for the attempt: Not a directory"
+    assert str(place) in caplog.text
+    place.unlink()
+
+
+def test_inputs_that_cannot_be_had_give_the_job_back(host, caplog):
     host.open()
     absent = Input("a", "uploads/none", "0" * 64)
     host.objects.put("uploads/bad", [b"changed"])
     changed = Input("a", "uploads/bad", "0" * 64)
-    for wanted in (absent, changed):
+    for wanted, why in ((absent, "the object store failed"), (changed, "hashes to")):
         job_id, answer = host.start("{python}", "-c", "pass", inputs=(wanted,))
         assert answer.verdict == "taken"
-        assert host.report(job_id).ended is Ended.ABANDONED
+        report = host.report(job_id)
+        assert report.ended is Ended.ABANDONED
+        assert why in report.reason
+        # Users read it; where things lie on the host is in the log.
+        for said in (report.reason, answer.reason):
+            assert str(host.root) not in said
+    assert str(host.root) in caplog.text
     assert host.ledger() == []
     eventually(lambda: host.manager.free == 2, what="free slots")
 

@@ -10,6 +10,7 @@ import pytest
 from shoal_gateway.appmanager import pool, prefetch, supervisor, table
 from shoal_gateway.appmanager.offers import Input
 from shoal_gateway.appmanager.ports import Ended, Held, TakenError
+from shoal_gateway.appmanager.workers import Said, heard
 from tests.services.appmanager.host import host
 from tests.support.waiting import eventually
 
@@ -31,6 +32,13 @@ MODULE = """
     def until(path):
         while not os.path.exists(path): time.sleep(0.005)
         return os.listdir(".")
+    def cry(): raise ValueError(b"r\\xe9sum\\xe9\\0".decode(errors="surrogateescape"))
+    def forge(line):
+        for each in os.listdir("/proc/self/fd"):
+            if int(each) > 2 and os.path.exists(f"/proc/self/fd/{each}"):
+                if os.readlink(f"/proc/self/fd/{each}").startswith("socket:"):
+                    os.write(int(each), line.encode() + b"\\n")
+        time.sleep(3600)
     def breed(path):
         child = subprocess.Popen(["/bin/sleep", "3600"])
         open(path, "w").write(str(child.pid))
@@ -148,6 +156,45 @@ def test_what_a_function_raises_is_said_and_is_in_the_logs(functions):
     absent, extra = call(host, "noop", outputs=("x",)), call(host, "noop", z="1")
     assert "no file 'x'" in host.report(absent).reason
     assert "unexpected keyword argument" in host.report(extra).reason
+
+
+def test_a_reason_of_any_bytes_is_one_that_can_be_reported(functions):
+    host = functions
+    host.open(slots=1)
+    reason = host.report(call(host, "cry")).reason
+    assert reason.endswith("ValueError: r\\udce9sum\\udce9")
+    assert reason.encode()
+
+
+def test_a_line_that_no_worker_says_costs_the_call_and_not_the_manager(functions):
+    host = functions
+    host.open(slots=1)
+    for line in ("nonsense", '{"code": "x"}'):
+        assert host.report(call(host, "forge", line=line)).ended is Ended.SUPERVISOR_LOST
+        eventually(lambda: host.manager.free, what="a free slot")
+    assert host.report(call(host, "noop")).ended is Ended.SUCCEEDED
+
+
+GOOD = {"code": 3, "reason": "why", "left": False, "retire": True, "seconds": 0.1}
+
+
+def test_what_a_worker_says_is_heard():
+    assert heard(json.dumps({"ready": True}).encode()).code is None
+    assert heard(json.dumps(GOOD).encode()) == Said(3, "why", left=False, retire=True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"{", b"1", b"[]", b"{}", b"\xff", b"[" * 10_000]
+    + [
+        json.dumps(GOOD | wrong).encode()
+        for wrong in ({"code": 256}, {"code": -1}, {"code": None}, {"reason": 1}, {"left": 1})
+    ],
+    ids=str,
+)
+def test_what_no_worker_says_is_refused(line):
+    with pytest.raises(ValueError, match=r"no answer|brackets|Expecting|decode"):
+        heard(line)
 
 
 @pytest.mark.parametrize(

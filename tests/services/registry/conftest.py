@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import uuid
+from contextlib import contextmanager
 
 import pytest
 import sqlalchemy as sa
 
+from shoal_gateway.errors import UnavailableError
+from shoal_gateway.registry import outages
 from shoal_gateway.registry.claims import Holding, Report, Start
 from shoal_gateway.registry.logic import Registry
 from shoal_gateway.registry.rules import Ending
@@ -36,6 +39,15 @@ def manifest(attempt: int, runner_id: str) -> job_pb2.Manifest:
     return job_pb2.Manifest(
         attempt=attempt, runner_id=runner_id, files=[job_pb2.FileRef(name="nap.json", object=ref)]
     )
+
+
+@contextmanager
+def away(words):
+    """The store is away: the log has the driver's words why, and callers have not."""
+    with pytest.raises(UnavailableError) as caught:
+        yield
+    assert words in outages.why(caught.value)
+    assert words not in str(caught.value)
 
 
 class Hands:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg.errors
 import pytest
 import sqlalchemy as sa
 
-from shoal_gateway.errors import PreconditionError, UnavailableError
+from shoal_gateway.errors import AlreadyExistsError, PreconditionError, UnavailableError
 from shoal_gateway.fleet.postgres import PostgresServer
-from shoal_gateway.registry import engines, journal, outages
+from shoal_gateway.registry import accounts, engines, journal, outages, submission
 from shoal_gateway.registry.claims import Report, Start
 from shoal_gateway.registry.logic import Registry
+from shoal_gateway.registry.members import Members
+from shoal_gateway.registry.quotas import Quotas
 from shoal_gateway.registry.rules import Ending
 from shoal_gateway.registry.schema import counters, jobs
 from shoal_gateway.registry.store import Store, StoreError
+from shoal_gateway.registry.submission import Creation
 from shoal_protos.gateway.model.v1 import job_pb2
-from tests.services.registry.conftest import Hands, Outcome, manifest, spec
+from tests.services.registry.conftest import Hands, Outcome, away, manifest, spec
 from tests.support.databases import needs_postgres
 from tests.support.pgproxy import CommitCutter
 from tests.support.waiting import eventually
@@ -186,7 +190,7 @@ def test_a_server_that_is_being_shut_down_is_unavailable(own_postgres):
     store = Store(own_postgres.url)
     connection = store._reader.connect()
     own_postgres.stop()
-    with pytest.raises(UnavailableError, match="terminating"), outages.says_unavailable():
+    with away("terminating"), outages.says_unavailable():
         connection.execute(sa.text("SELECT 1"))
     connection.close()
     store.close()
@@ -235,7 +239,7 @@ def test_two_that_wait_for_each_other_are_told_to_try_again(pg_store):
                         met.wait(30)
             ends.append("written")
         except UnavailableError as error:
-            ends.append(str(error))
+            ends.append(outages.why(error))
 
     threads = [
         threading.Thread(target=work, args=names)
@@ -288,13 +292,62 @@ def test_a_batch_takes_all_its_jobs_before_it_takes_the_counter(pg_store, kind):
     assert not batch.is_alive()
 
 
+def beside(store, work, then):
+    """What is done by ``then``, which has to wait for ``work``'s transaction."""
+    with ThreadPoolExecutor(1) as other:
+        with store.write() as connection:
+            work(connection)
+            answer = other.submit(then)
+            eventually(lambda: waiting_for_a_lock(store), what="the other's wait")
+        return answer.result(60)
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "batch"])
+def test_a_repetition_that_meets_its_first_try_costs_no_quota(pg_store, many):
+    members = Members(pg_store, Quotas(jobs_in_flight=1))
+    members.put_user("ada", {}, create=True)
+    registry = Registry(pg_store, quotas=lambda: members.quotas)
+    asked = Creation("ada", "key", spec(), account="ada")
+    job_id = str(uuid.uuid4())
+
+    def first(connection):
+        allowed = accounts.Allowances(connection, members.quotas, ["ada"])
+        assert allowed.take("ada") is None
+        allowed.note()
+        submission.insert(connection, [(job_id, asked)])
+
+    def again():
+        if many:
+            return registry.create_many([asked])[0].id
+        return registry.create("ada", "key", asked.spec, account="ada")[0].id
+
+    assert beside(pg_store, first, again) == job_id
+
+
+def test_a_user_and_a_token_that_are_made_twice_at_once_are_made_once(pg_store):
+    members = Members(pg_store)
+    with pytest.raises(AlreadyExistsError, match="a user ada already"):
+        beside(
+            pg_store,
+            lambda connection: accounts.put_user(connection, "ada", {}, create=True),
+            lambda: members.put_user("ada", {}, create=True),
+        )
+    token = ("0" * 16, b"x" * 32, "ada", [1])
+    beside(
+        pg_store,
+        lambda connection: accounts.create_token(connection, *token, "", 60.0),
+        lambda: members.create_token(*token, label="", valid=60.0),
+    )
+    assert [each.id for each in members.tokens()] == [token[0]]
+
+
 def test_what_stays_locked_is_unavailable_and_readers_are_not_held_up(postgres_url, monkeypatch):
     monkeypatch.setitem(engines._SESSION, "lock_timeout", 200)
     store = Store(postgres_url)
     hands = Hands(store)
     with store.write() as connection:
         journal.reserve(connection)
-        with pytest.raises(UnavailableError, match="lock timeout"):
+        with away("lock timeout"):
             hands.submit()
         assert hands.registry.counts("") == {}
     hands.submit()
@@ -315,7 +368,7 @@ def test_a_replica_that_stops_within_a_transaction_holds_nobody_up(postgres_url)
             Hands(store).submit()
             journal.reserve(connection)
 
-    with pytest.raises(UnavailableError, match="idle-in-transaction"):
+    with away("idle-in-transaction"):
         stop_in_the_middle()
     assert Registry(store).latest() == 2
     stopped.close()
@@ -337,7 +390,7 @@ def test_a_reader_sees_one_state_and_cannot_write(pg_store):
         assert journal.latest(connection) == 0
         hands.submit()
         assert journal.latest(connection) == 0
-    with pytest.raises(UnavailableError, match="read-only"), pg_store.read() as connection:
+    with away("read-only"), pg_store.read() as connection:
         connection.execute(jobs.delete())
 
 

@@ -13,13 +13,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.schema import CreateTable
 
-from shoal_gateway.errors import UnavailableError
-from shoal_gateway.registry import engines, schema
+from shoal_gateway.registry import engines, first_admin, schema
 from shoal_gateway.registry.clock import store_now
 from shoal_gateway.registry.logic import Registry
 from shoal_gateway.registry.store import Store, StoreError
 from shoal_protos.gateway.model.v1 import job_pb2
-from tests.services.registry.conftest import Hands
+from tests.services.registry.conftest import Hands, away
 
 HERE = Path(__file__).parents[3]
 
@@ -103,6 +102,30 @@ def test_the_file_is_set_up_for_several_processes(sqlite_url):
     store.close()
 
 
+def test_a_file_of_an_earlier_version_is_closed_to_others(tmp_path):
+    path = tmp_path / "registry.db"
+    Store(f"sqlite:///{path}").close()
+    assert path.stat().st_mode & 0o777 == 0o600
+    keeper = sqlite3.connect(path)
+    keeper.execute("SELECT count(*) FROM jobs")
+    files = [path, *tmp_path.glob("registry.db-*")]
+    assert len(files) == 3
+    for each in files:
+        each.chmod(0o644)
+    Store(f"sqlite:///{path}").close()
+    # A group is somebody's wish, everybody is nobody's.
+    assert [each.stat().st_mode & 0o777 for each in files] == [0o640] * 3
+    keeper.close()
+
+
+@pytest.mark.parametrize("days", ["nan", "0", "1e9", "x"])
+def test_a_first_administrator_for_no_time_is_refused(sqlite_url, capsys, days):
+    with pytest.raises(SystemExit) as ended:
+        first_admin.main([sqlite_url, "--days", days])
+    assert ended.value.code == 2
+    assert "--days" in capsys.readouterr().err
+
+
 def test_a_store_that_stays_locked_is_unavailable_and_not_broken(tmp_path, monkeypatch):
     monkeypatch.setattr(engines, "BUSY_TIMEOUT", 0.2)
     path = tmp_path / "registry.db"
@@ -110,7 +133,7 @@ def test_a_store_that_stays_locked_is_unavailable_and_not_broken(tmp_path, monke
     hands = Hands(made)
     blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
-    with pytest.raises(UnavailableError, match="locked"):
+    with away("locked"):
         hands.submit()
     # Readers are not held up by a writer.
     assert hands.registry.counts("") == {}

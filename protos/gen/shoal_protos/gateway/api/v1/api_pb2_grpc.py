@@ -160,7 +160,7 @@ class ApiServicer(object):
     def Replay(self, request, context):
         """Puts a DEAD job, quarantined or out of attempts, back into the queue with fresh counters, when
         somebody has seen to its cause. FAILED_PRECONDITION for any other state; so is the answer to a
-        repeated call, for it is not DEAD any more.
+        repeated call, for it is not DEAD any more. RESOURCE_EXHAUSTED as for a new job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -81,7 +81,7 @@ class ApiStub:
     ]
     """Puts a DEAD job, quarantined or out of attempts, back into the queue with fresh counters, when
     somebody has seen to its cause. FAILED_PRECONDITION for any other state; so is the answer to a
-    repeated call, for it is not DEAD any more.
+    repeated call, for it is not DEAD any more. RESOURCE_EXHAUSTED as for a new job.
     """
 
     Logs: grpc.UnaryStreamMultiCallable[
@@ -163,7 +163,7 @@ class ApiAsyncStub:
     ]
     """Puts a DEAD job, quarantined or out of attempts, back into the queue with fresh counters, when
     somebody has seen to its cause. FAILED_PRECONDITION for any other state; so is the answer to a
-    repeated call, for it is not DEAD any more.
+    repeated call, for it is not DEAD any more. RESOURCE_EXHAUSTED as for a new job.
     """
 
     Logs: grpc.aio.UnaryStreamMultiCallable[
@@ -263,7 +263,7 @@ class ApiServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[shoal_protos.gateway.api.v1.api_pb2.ReplayResponse, collections.abc.Awaitable[shoal_protos.gateway.api.v1.api_pb2.ReplayResponse]]:
         """Puts a DEAD job, quarantined or out of attempts, back into the queue with fresh counters, when
         somebody has seen to its cause. FAILED_PRECONDITION for any other state; so is the answer to a
-        repeated call, for it is not DEAD any more.
+        repeated call, for it is not DEAD any more. RESOURCE_EXHAUSTED as for a new job.
         """
 
     @abc.abstractmethod

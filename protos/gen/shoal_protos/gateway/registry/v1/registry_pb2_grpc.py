@@ -147,7 +147,8 @@ class RegistryServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReplayJob(self, request, context):
-        """Puts a DEAD job back into the queue with fresh counters. FAILED_PRECONDITION otherwise.
+        """Puts a DEAD job back into the queue with fresh counters. FAILED_PRECONDITION otherwise, and with
+        words that begin "quota" where it is one more than its user may have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -57,7 +57,9 @@ class RegistryStub:
         shoal_protos.gateway.registry.v1.registry_pb2.ReplayJobRequest,
         shoal_protos.gateway.registry.v1.registry_pb2.ReplayJobResponse,
     ]
-    """Puts a DEAD job back into the queue with fresh counters. FAILED_PRECONDITION otherwise."""
+    """Puts a DEAD job back into the queue with fresh counters. FAILED_PRECONDITION otherwise, and with
+    words that begin "quota" where it is one more than its user may have.
+    """
 
     Lease: grpc.UnaryUnaryMultiCallable[
         shoal_protos.gateway.registry.v1.registry_pb2.LeaseRequest,
@@ -154,7 +156,9 @@ class RegistryAsyncStub:
         shoal_protos.gateway.registry.v1.registry_pb2.ReplayJobRequest,
         shoal_protos.gateway.registry.v1.registry_pb2.ReplayJobResponse,
     ]
-    """Puts a DEAD job back into the queue with fresh counters. FAILED_PRECONDITION otherwise."""
+    """Puts a DEAD job back into the queue with fresh counters. FAILED_PRECONDITION otherwise, and with
+    words that begin "quota" where it is one more than its user may have.
+    """
 
     Lease: grpc.aio.UnaryUnaryMultiCallable[
         shoal_protos.gateway.registry.v1.registry_pb2.LeaseRequest,
@@ -263,7 +267,9 @@ class RegistryServicer(metaclass=abc.ABCMeta):
         request: shoal_protos.gateway.registry.v1.registry_pb2.ReplayJobRequest,
         context: _ServicerContext,
     ) -> typing.Union[shoal_protos.gateway.registry.v1.registry_pb2.ReplayJobResponse, collections.abc.Awaitable[shoal_protos.gateway.registry.v1.registry_pb2.ReplayJobResponse]]:
-        """Puts a DEAD job back into the queue with fresh counters. FAILED_PRECONDITION otherwise."""
+        """Puts a DEAD job back into the queue with fresh counters. FAILED_PRECONDITION otherwise, and with
+        words that begin "quota" where it is one more than its user may have.
+        """
 
     @abc.abstractmethod
     def Lease(
