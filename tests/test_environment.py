@@ -1,5 +1,6 @@
 """The environment that the lock makes."""
 
+import sysconfig
 from collections import defaultdict
 from importlib import metadata
 
@@ -7,7 +8,7 @@ from importlib import metadata
 def test_no_file_belongs_to_two_packages():
     """Where two packages bring the same file, whichever pip happens to install last has it."""
     owners = defaultdict(set)
-    for package in metadata.distributions():
+    for package in metadata.distributions(path=[sysconfig.get_path("purelib")]):
         name = package.metadata["Name"]
         for line in (package.read_text("RECORD") or "").splitlines():
             file = line.split(",", 1)[0]

@@ -264,9 +264,8 @@ class AppManager:
         except RegistryAwayError as error:
             # If it did begin after all, nobody renews the lease, and the job is queued again.
             logger.warning("%r can't be begun: %s", attempt, error)
-            said = "the registry is away"
-            _drop(attempt, lent, span, "unable", said)
-            return Answer(offer.job_id, "unable", said)
+            _drop(attempt, lent, span, "unable", f"the registry is away: {error}")
+            return Answer(offer.job_id, "unable", "the registry is away")
         runner = Runner(attempt, fence, self._objects, lent)
         with self._lock:
             self._runners[runner_id] = runner

@@ -164,9 +164,9 @@ class Pool:
         except RegistryAwayError as error:
             # If it did begin some, nobody renews their leases, and they are queued again.
             logger.warning("%d calls can't be begun: %s", len(calls), error)
-            said = "the registry is away"
             for call in calls:
-                self._forget(call, "unable", said)
+                self._forget(call, "unable", f"the registry is away: {error}")
+            said = "the registry is away"
             return {each.job_id: Answer(each.job_id, "unable", said) for each in beginnings}
         except BaseException as error:
             for call in calls:
