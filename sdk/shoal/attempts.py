@@ -277,7 +277,7 @@ class CallState:
         return Failure(
             code=code,
             refused=refusal_in(trailing),
-            unsent=never_connected(code, error.details(), connected),
+            unsent=never_connected(code, error.details(), connected, node.replica.target),
             pushback=pushback_in(trailing),
             own_deadline=(
                 code is grpc.StatusCode.DEADLINE_EXCEEDED

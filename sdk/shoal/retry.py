@@ -148,17 +148,18 @@ class Failure:
         return Outcome.FAILED if self.code in _FAILED else Outcome.OK
 
 
-def never_connected(code: Code, details: str | None, connected: bool) -> bool:
+def never_connected(code: Code, details: str | None, connected: bool, target: str) -> bool:
     """Whether a failure proves that nothing was sent.
 
-    The words alone prove nothing, since a handler may pass on an error of its own callers; with a
-    connection that is not there they do.
+    The words alone prove nothing, since a handler may pass on an error of its own callers. With a
+    connection that is not there they do; so do they where it was made a moment later, if they name
+    the replica itself: no handler of it answers that it can't be reached.
     """
     return (
         code is Code.UNAVAILABLE
-        and not connected
         and details is not None
         and details.startswith(_NEVER_CONNECTED)
+        and (not connected or f":{target}: " in details)
     )
 
 

@@ -77,7 +77,7 @@ class Finisher:
                 survivors.await_end(runner.attempt.spec.runner_id)
                 if runner.uid:
                     survivors.end_all(runner.uid)
-            elif runner.lost and end.says_nothing:
+            if runner.lost and (end is None or end.says_nothing):
                 # Somebody else has the job; there is nothing to report.
                 runner.ship_logs()
                 self._let_go(runner, "lost", LOST)

@@ -12,7 +12,7 @@ import pytest
 
 import shoal
 from shoal.channel import Channel, replica_of, where
-from shoal.retry import Retry, broke
+from shoal.retry import Retry, broke, never_connected
 from shoal.testing import FixedDirectory
 from shoal_balancer import Replica, RetryBudget, RoundRobin
 from shoal_protos.testing.v1 import echo_pb2 as pb
@@ -375,3 +375,19 @@ def test_retries_change_for_calls_that_begin_from_then_on(servers, channels):
     with pytest.raises(ValueError, match="on or off"):
         channel.retune(None)
     assert channel.retry.attempts == 3
+
+
+def test_words_that_name_the_replica_prove_that_nothing_was_sent_though_it_is_there_by_now():
+    gone, other = EchoServer("gone"), EchoServer("other")
+    gone.stop()
+    other.stop()
+    with grpc.insecure_channel(gone.target) as channel, pytest.raises(grpc.RpcError) as caught:
+        echo_pb2_grpc.EchoStub(channel).EchoOnce(pb.EchoRequest(), timeout=DEADLINE)
+    said = (caught.value.code(), caught.value.details())
+
+    assert never_connected(*said, connected=False, target=gone.target)
+    # It came up between the failure and the look.
+    assert never_connected(*said, connected=True, target=gone.target)
+    # A handler of another one passes on what it heard of this one.
+    assert not never_connected(*said, connected=True, target=other.target)
+    assert not never_connected(said[0], said[1][1:], connected=False, target=gone.target)
