@@ -37,6 +37,18 @@ def in_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # What may take minutes comes first, and so one after the other on one worker, while the others
+    # have the rest; at the end of a run each of them would hold it up, and all at once each other.
+    usual = float(config.getini("timeout"))
+
+    def may_take_minutes(item: pytest.Item) -> bool:
+        mark = item.get_closest_marker("timeout")
+        return mark is not None and mark.args[0] > usual
+
+    items.sort(key=may_take_minutes, reverse=True)
+
+
 # When xdist has ended its workers.
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
