@@ -11,10 +11,10 @@ SHOAL = Path(sys.executable).with_name("shoal")
 
 
 @pytest.mark.timeout(420)
-def test_thirty_jobs_survive_the_loss_of_replicas_and_a_host(tmp_path):
+def test_forty_jobs_survive_the_loss_of_replicas_and_a_host(tmp_path):
     out = tmp_path / "demo"
     done = subprocess.run(
-        [SHOAL, "demo", "--jobs", "30", "--seed", "3", "--out", out],
+        [SHOAL, "demo", "--jobs", "40", "--seed", "3", "--out", out],
         capture_output=True,
         text=True,
         timeout=400,
@@ -22,9 +22,9 @@ def test_thirty_jobs_survive_the_loss_of_replicas_and_a_host(tmp_path):
 
     assert done.returncode == 0, done.stdout + done.stderr
     last = done.stdout.strip().splitlines()[-1]
-    assert last == "30 submitted, 30 succeeded, 0 failed, 0 lost, 0 twice"
+    assert last == "40 submitted, 40 succeeded, 0 failed, 0 lost, 0 twice"
     report = json.loads((out / "report.json").read_text())
-    assert report["submitted"] == report["succeeded"] == 30
+    assert report["submitted"] == report["succeeded"] == 40
     assert report["attempts_lost"] >= 1
     assert report["retries"] >= 1
     assert report["replicas_killed"] >= 4
