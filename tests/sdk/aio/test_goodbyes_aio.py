@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import grpc
@@ -14,42 +12,13 @@ import pytest
 
 import shoal.aio
 from shoal.testing import FixedDirectory
-from shoal_balancer import Replica, Status
+from shoal_balancer import Status
 from shoal_protos.testing.v1 import echo_pb2_grpc
-from shoal_protos.v1 import replica_pb2, replica_pb2_grpc
 from tests.sdk.aio.stubs import DEADLINE, one, stub_on
 from tests.sdk.aio.support import eventually, on_loop
-from tests.support.echo import Echo
+from tests.support.listening import listener
 
-
-class Listener(replica_pb2_grpc.ReplicaServicer):
-    """Hears hello and released."""
-
-    def __init__(self):
-        self.words = []
-        self.slow = 0.0
-
-    def Hello(self, request, context):
-        threading.Event().wait(self.slow)
-        self.words.append("hello")
-        return replica_pb2.HelloResponse()
-
-    def Released(self, request, context):
-        self.words.append("released")
-        return replica_pb2.ReleasedResponse()
-
-
-@pytest.fixture
-def listener():
-    """A server that hears who comes and goes."""
-    found = Listener()
-    server = grpc.server(ThreadPoolExecutor(8))
-    echo_pb2_grpc.add_EchoServicer_to_server(Echo("listener"), server)
-    replica_pb2_grpc.add_ReplicaServicer_to_server(found, server)
-    found.replica = Replica("l", "127.0.0.1", server.add_insecure_port("127.0.0.1:0"))
-    server.start()
-    yield found
-    server.stop(None).wait()
+__all__ = ["listener"]
 
 
 @pytest.mark.parametrize("slow", [0.0, 0.15])

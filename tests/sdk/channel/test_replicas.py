@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import grpc
@@ -17,9 +16,11 @@ from shoal.testing import FixedDirectory
 from shoal_balancer import Replica, RoundRobin, Status
 from shoal_protos.testing.v1 import echo_pb2 as pb
 from shoal_protos.testing.v1 import echo_pb2_grpc
-from shoal_protos.v1 import replica_pb2, replica_pb2_grpc
-from tests.support.echo import Echo, EchoServer
+from tests.support.echo import EchoServer
+from tests.support.listening import listener
 from tests.support.waiting import eventually
+
+__all__ = ["listener"]
 
 DEADLINE = 30.0
 CALLS = {
@@ -209,40 +210,6 @@ def test_calls_survive_a_list_that_changes_all_the_time(servers, channels):
     assert all(node.in_flight == 0 for node in nodes)
 
 
-class Listener(replica_pb2_grpc.ReplicaServicer):
-    """Hears hello and released."""
-
-    def __init__(self):
-        self.heard = []
-        self.slow = 0.0
-
-    def Hello(self, request, context):
-        threading.Event().wait(self.slow)
-        self.heard.append(("hello", request.caller_id))
-        return replica_pb2.HelloResponse()
-
-    def Released(self, request, context):
-        self.heard.append(("released", request.caller_id))
-        return replica_pb2.ReleasedResponse()
-
-
-@pytest.fixture
-def listener():
-    """A server that hears who comes and goes."""
-    found = Listener()
-    server = grpc.server(ThreadPoolExecutor(8))
-    echo_pb2_grpc.add_EchoServicer_to_server(Echo("listener"), server)
-    replica_pb2_grpc.add_ReplicaServicer_to_server(found, server)
-    found.replica = Replica("l", "127.0.0.1", server.add_insecure_port("127.0.0.1:0"))
-    server.start()
-    yield found
-    server.stop(None).wait()
-
-
-def words(listener):
-    return [word for word, _ in listener.heard]
-
-
 def test_hello_is_said_once_for_each_channel(listener, channels):
     directory = FixedDirectory({"echo": [listener.replica]})
     for number in (1, 2):
@@ -250,7 +217,7 @@ def test_hello_is_said_once_for_each_channel(listener, channels):
         for _ in range(3):
             stub.Echo(pb.EchoRequest())
         eventually(lambda number=number: len(listener.heard) == number)
-    assert words(listener) == ["hello", "hello"]
+    assert listener.words == ["hello", "hello"]
     assert len({caller for _, caller in listener.heard}) == 2
 
 
@@ -258,14 +225,14 @@ def test_a_channel_that_closes_says_goodbye(listener):
     for _ in range(5):
         with Channel(FixedDirectory({"echo": [listener.replica]}), "echo") as channel:
             echo_pb2_grpc.EchoStub(channel).Echo(pb.EchoRequest())
-    assert words(listener) == ["hello", "released"] * 5
+    assert listener.words == ["hello", "released"] * 5
 
 
 def test_goodbye_never_overtakes_hello(listener):
     listener.slow = 0.2
     with Channel(FixedDirectory({"echo": [listener.replica]}), "echo") as channel:
         echo_pb2_grpc.EchoStub(channel).Echo(pb.EchoRequest())
-    assert words(listener) == ["hello", "released"]
+    assert listener.words == ["hello", "released"]
 
 
 def test_closing_does_not_wait_for_a_replica_that_hears_nothing(listener):
@@ -275,7 +242,7 @@ def test_closing_does_not_wait_for_a_replica_that_hears_nothing(listener):
     began = time.monotonic()
     channel.close()
     assert time.monotonic() - began < 2.5
-    assert words(listener) in ([], ["hello"])
+    assert listener.words in ([], ["hello"])
 
 
 def test_a_draining_replica_hears_goodbye_after_the_last_call(listener, channels):
@@ -290,14 +257,14 @@ def test_a_draining_replica_hears_goodbye_after_the_last_call(listener, channels
     call = stub.EchoBoth(sent(), timeout=DEADLINE)
     next(call)
     # Said on its own, and perhaps heard a little later.
-    eventually(lambda: words(listener) == ["hello"])
+    eventually(lambda: listener.words == ["hello"])
     directory.set("echo", [replace(listener.replica, status=Status.DRAINING)])
     with pytest.raises(shoal.CallError, match="draining"):
         stub.Echo(pb.EchoRequest())
-    assert words(listener) == ["hello"]
+    assert listener.words == ["hello"]
     go.set()
     assert list(call) == []
-    eventually(lambda: words(listener) == ["hello", "released"])
+    eventually(lambda: listener.words == ["hello", "released"])
 
 
 def test_a_replica_that_came_back_on_its_port_is_greeted_again(listener, channels):
@@ -306,7 +273,7 @@ def test_a_replica_that_came_back_on_its_port_is_greeted_again(listener, channel
     stub = echo_pb2_grpc.EchoStub(channels(where=directory))
     stub.Echo(pb.EchoRequest())
     directory.set("echo", [replace(first, registered_at=2.0)])
-    eventually(lambda: words(listener) == ["hello", "hello"])
+    eventually(lambda: listener.words == ["hello", "hello"])
 
 
 class Nothing(grpc.UnaryUnaryClientInterceptor):
