@@ -8,127 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import signal
 import stat
-import subprocess
-import sys
-import tempfile
 import uuid
 from pathlib import Path
 
 import pytest
 
-from shoal_gateway.appmanager import __main__ as appmanager
 from shoal_gateway.appmanager import apart, supervisor
-from shoal_gateway.appmanager.apart import Accounts, ApartError
-from shoal_gateway.appmanager.logic import AppManager
+from shoal_gateway.appmanager.apart import Accounts
 from shoal_gateway.appmanager.offers import Input
 from shoal_gateway.appmanager.ports import Ended
-from shoal_gateway.appmanager.workers import Worker
-from tests.services.appmanager.host import Host
+from tests.services.appmanager.aparthost import host
 from tests.support.rooted import PYTHON, needs_root
 from tests.support.waiting import eventually
 
+__all__ = ["host"]
 
-class ApartHost(Host):
-    """A host whose jobs have accounts."""
-
-    def __init__(self, root, accounts):
-        super().__init__(root)
-        self.accounts = accounts
-
-    def open(self, slots=3, lease=2.0):
-        self.manager = AppManager(
-            self.registry,
-            self.objects,
-            root=self.root,
-            flavor="local",
-            slots=slots,
-            lease=lease,
-            python=PYTHON,
-            accounts=self.accounts,
-        )
-        self.manager.open()
-        return self.manager
-
-    def said(self, job_id):
-        """What a job wrote to standard output."""
-        objects = self.objects.list(f"jobs/{job_id}/")
-        parts = [each.key for each in objects if "/logs/stdout/" in each.key]
-        return b"".join(b"".join(self.objects.get(key)) for key in parts).decode()
-
-    def outcome(self, code, **facts):
-        """How a job ended, and what it wrote."""
-        job_id = self.python(code, **facts)
-        result = self.report(job_id)
-        return result, self.said(job_id)
-
-    def call(self, function, **parameters):
-        """How a function ended, what it wrote, and its outputs."""
-        offer = self.offer(
-            function=f"calls:{function}",
-            outputs=("result.json",),
-            parameters=tuple(parameters.items()),
-        )
-        # Workers take a moment to be there.
-        eventually(lambda: self.manager.start([offer])[0].verdict == "started", what="a worker")
-        result = self.report(offer.job_id)
-        return result, self.said(offer.job_id), result.files
-
-
-@pytest.fixture
-def host():
-    root = Path(tempfile.mkdtemp(prefix="shoal-apart-", dir="/tmp"))
-    (root / "secret").write_text("of the manager's")
-    (root / "apps" / "test").mkdir(parents=True)
-    (root / "apps" / "test" / "calls.py").write_text(CALLS)
-    accounts = apart.accounts_for("auto", root, PYTHON, 64)
-    assert accounts is not None
-    made = ApartHost(root, accounts)
-    before = os.umask(0o077)
-    yield made
-    made.close()
-    os.umask(before)
-    shutil.rmtree(root)
-
-
-CALLS = """
-import os
-
-def who():
-    print(os.getuid(), os.getgroups())
-    return os.getcwd()
-
-def read(path):
-    return open(path).read()
-
-def place():
-    cache = os.environ["XDG_CACHE_HOME"]
-    open(os.path.join(cache, "x"), "w").close()
-    return open("/proc/self/oom_score_adj").read()
-
-def leave():
-    # In a session of its own, known by no parent and by no mark.
-    if not os.fork():
-        os.setsid()
-        if not os.fork():
-            os.execve("/bin/sleep", ["sleep", "3600"], {})
-        os._exit(0)
-    os.wait()
-    os.kill(os.getpid(), 9)
-
-def swarm():
-    children = []
-    try:
-        while True:
-            pid = os.fork()
-            if not pid:
-                import time; time.sleep(60)
-            children.append(pid)
-    except BlockingIOError:
-        return len(children)
-"""
 
 # Writes a secret, says where it is, and stays until it is told.
 KEEP = """
@@ -396,85 +292,6 @@ def test_what_is_left_of_a_job_whose_watchers_were_all_killed_ends_before_its_re
 
 
 @needs_root
-def test_a_worker_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
-    accounts = Accounts(range(70_000, 70_001), locks=tmp_path / "locks")
-    accounts.open()
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError):
-        Worker(PYTHON, tmp_path / "file" / "1", {}, accounts)
-
-    def refuse(pid):
-        raise OSError(f"too many files for {pid}")
-
-    monkeypatch.setattr(os, "pidfd_open", refuse)
-    with pytest.raises(OSError, match="too many files") as caught:
-        Worker(PYTHON, tmp_path / "1", {}, accounts)
-    assert not Path(f"/proc/{str(caught.value).split()[-1]}").exists()
-    assert not (tmp_path / "1").exists()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
-    accounts.lend().close()
-
-
-@pytest.mark.parametrize(
-    "code",
-    ["x = bytearray(1 << 40)", "x = [bytes(1 << 20) for _ in range(10000)]"],
-    ids=["at once", "bit by bit"],
-)
-def test_a_memory_hog_fails_with_a_word_why_and_the_manager_lives(tmp_path, code):
-    host = Host(tmp_path)
-    host.open()
-    try:
-        job_id = host.python(code, memory_mib=200)
-        result = host.report(job_id)
-        assert (result.ended, result.exit_code) == (Ended.FAILED, 1)
-        assert "its memory limit of 200 MiB" in result.reason
-        failed = host.report(host.python("raise SystemExit(3)", memory_mib=200))
-        assert "memory" not in failed.reason
-    finally:
-        host.close()
-
-
-@needs_root
-def test_an_account_is_lent_once_and_free_again_when_its_last_holder_ends(tmp_path):
-    accounts = Accounts(range(70_000, 70_003), locks=tmp_path / "locks")
-    accounts.open()
-    others = Accounts(range(70_000, 70_003), locks=tmp_path / "locks")
-    lent = [each.lend() for each in (accounts, others, accounts)]
-    assert {each.uid for each in lent} == {70_000, 70_001, 70_002}
-    with pytest.raises(OSError, match="all 3 accounts"):
-        others.lend()
-    inherited = os.dup(lent[0].descriptor)
-    lent[0].close()
-    with pytest.raises(OSError, match="all 3 accounts"):
-        others.lend()
-    os.close(inherited)
-    # Nor while anything lives under it: all who held it may have been killed.
-    with subprocess.Popen(["/bin/sleep", "3600"], user=lent[0].uid) as left:
-        try:
-            with pytest.raises(OSError, match="all 3 accounts"):
-                others.lend()
-        finally:
-            left.kill()
-    assert others.lend().uid == lent[0].uid
-
-
-def test_where_accounts_cannot_be_given_it_is_said_and_a_named_range_is_refused(tmp_path, caplog):
-    # A directory that others can't enter, as pytest's are.
-    root = tmp_path / "host"
-    root.mkdir(mode=0o750)
-    (root / "notes").touch(mode=0o640)
-    before = [(each, each.stat().st_mode) for each in (root, root / "notes")]
-    assert apart.accounts_for("auto", root, sys.executable, 64) is None
-    assert [(each, each.stat().st_mode) for each, _ in before] == before
-    assert "jobs run as this manager's account" in caplog.text
-    assert "docs/users.md" in caplog.text
-    with pytest.raises(ApartError):
-        apart.accounts_for("200000-200010", root, sys.executable, 64)
-    assert apart.accounts_for("manager", root, sys.executable, 64) is None
-
-
-@needs_root
 def test_an_interpreter_that_only_root_reaches_is_none_for_jobs(host, caplog):
     # As a Python of pyenv's in /root, to which the links of a virtual environment lead.
     closed = host.root / "closed"
@@ -485,23 +302,3 @@ def test_an_interpreter_that_only_root_reaches_is_none_for_jobs(host, caplog):
     assert apart.accounts_for("auto", root, PYTHON, 64) is not None
     assert apart.accounts_for("auto", root, str(host.root / "python"), 64) is None
     assert "Permission denied" in caplog.text
-
-
-@pytest.mark.parametrize("text", ["", "x", "5", "10-20", "3000-2000", "0-70000", "-", "1000-"])
-def test_what_is_no_range_of_accounts_is_refused(text):
-    with pytest.raises(ValueError, match=r"upwards|neither"):
-        apart.parse(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [("10-20", "from 1000 upwards"), ("all", "neither 'auto' nor"), ("3000-3004", "slots need 6")],
-)
-def test_accounts_that_would_not_do_are_refused_before_anything_runs(capsys, tmp_path, text, said):
-    given = ["--zookeeper", "zk:2181", "--flavor", "local", "--root", str(tmp_path / "host")]
-    given += ["--objects", f"file://{tmp_path}/objects", "--slots", "3"]
-    with pytest.raises(SystemExit) as ended:
-        appmanager.main([*given, "--jobs-as", text])
-    assert ended.value.code == 2
-    assert said in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
