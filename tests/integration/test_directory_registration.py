@@ -67,7 +67,7 @@ def test_a_node_deleted_by_hand_is_made_again(directories, operator):
     registration = directory.announce("jobs", A)
     for _ in range(3):
         operator.delete(registration.path)
-        eventually(lambda: owner(operator, registration) == directory._session.session_id)
+        assert eventually(lambda: owner(operator, registration) == directory._session.session_id)
 
 
 def test_a_node_that_vanished_unnoticed_is_found_by_the_periodic_check(
@@ -83,7 +83,7 @@ def test_a_node_that_vanished_unnoticed_is_found_by_the_periodic_check(
 def test_a_node_overwritten_by_hand_is_mended(directories, operator):
     registration = directories().announce("jobs", A)
     operator.set(registration.path, b"{}")
-    eventually(lambda: operator.get(registration.path)[0] == instance.encode("jobs", A))
+    assert eventually(lambda: operator.get(registration.path)[0] == instance.encode("jobs", A))
 
 
 def test_trap_9_the_node_of_a_former_session_is_replaced_without_a_gap(directories, operator):

@@ -238,7 +238,7 @@ class TestDoubleBarrier:
         party.go.set()
         party.start()
         # Each its own node, and all together, for they share a session, the one that is awaited.
-        eventually(lambda: watches(own_zookeeper) == 11, WAIT)
+        assert eventually(lambda: watches(own_zookeeper) == 11, WAIT)
         with shoal.DoubleBarrier(directory, "x", 11, timeout=WAIT):
             pass
         party.join()

@@ -181,7 +181,7 @@ def test_every_service_has_a_page_for_prometheus(observed):
 
 
 def test_metrics_go_to_the_collector_too(observed):
-    eventually(
+    assert eventually(
         lambda: (
             {(service, "grpc.server.call.duration") for service in SERVICES}
             <= observed.collector.metrics

@@ -1,4 +1,8 @@
-"""The asyncio server: a ``grpc.aio.Server`` that announces itself and drains."""
+"""The asyncio server: a ``grpc.aio.Server`` that announces itself and drains.
+
+The blocking one's twin, in the same order, that the two can be read side by side; it is long by
+what its arguments mean.
+"""
 
 from __future__ import annotations
 

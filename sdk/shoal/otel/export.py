@@ -151,6 +151,7 @@ def _extend(provider: MeterProvider, readers: Iterable[MetricReader], also: list
         ) -> None:
             receive(with_tables(data, also), timeout_millis, **rest)
 
+        # The one place between a provider and its reader: see above.
         reader._receive_metrics = receive_all  # type: ignore[assignment,method-assign]  # noqa: SLF001
 
 

@@ -123,7 +123,7 @@ def _family(metric: Metric) -> Family | None:
                 (*histogram.explicit_bounds, float("inf")), histogram.bucket_counts, strict=True
             ):
                 below += count
-                written = floatToGoString(bound)  # type: ignore[no-untyped-call]
+                written = floatToGoString(bound)  # type: ignore[no-untyped-call] # it has no types
                 buckets.append((written, below))
             spread.add_metric(_values(keys, histogram.attributes), buckets, histogram.sum)
         return spread

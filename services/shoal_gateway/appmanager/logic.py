@@ -2,7 +2,8 @@
 
 No gRPC here. Three kinds of threads work on the table of runners: calls of `start`, the renewer,
 and the collector, which hands ended runners to a few threads that upload and report. Functions are
-the `pool`'s; they share the slots with commands.
+the `pool`'s; they share the slots with commands. One long class, for the threads share its table
+and its lock, and who holds what has to be seen in one place.
 """
 
 from __future__ import annotations

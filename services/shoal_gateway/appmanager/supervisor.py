@@ -7,7 +7,8 @@ guard and is killed when the job ends. When the supervisor dies the kernel tells
 then kills everything; when the guard dies the job dies too, and the supervisor kills the rest.
 
 Only the standard library, and nothing of ours: a job's supervisor is as small as Python can be, and
-goes on as it is while the manager and the code around it are replaced.
+goes on as it is while the manager and the code around it are replaced. That is why it is one file,
+however long.
 
 A manager that looks after the attempt touches ``leash`` as often as it renews the lease. When
 nobody has for the leash's length, the job is ended: its lease ran out long ago and somebody else

@@ -1,4 +1,8 @@
-"""Starting, seeing, breaking and ending a local fleet."""
+"""Starting, seeing, breaking and ending a local fleet.
+
+An operation is a few lines over one recorded state; what they start lies in modules of its own. The
+file is long because they are many.
+"""
 
 from __future__ import annotations
 
