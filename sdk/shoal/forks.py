@@ -135,13 +135,21 @@ def _core_is_alive() -> bool:
     ours = {str(thread.native_id) for thread in threading.enumerate()}
     try:
         foreign = [task for task in _TASKS.iterdir() if task.name not in ours]
-        if _state.used:
-            # Whatever they are called: one that has just been started has no name yet.
-            return bool(foreign)
-        return any((task / "comm").read_text().startswith("grpc_") for task in foreign)
     except OSError:
-        # Not Linux, or a thread ended while we looked: what we did ourselves is all we know.
+        # Not Linux: what we did ourselves is all we know.
         return _state.used
+    if _state.used:
+        # Whatever they are called: one that has just been started has no name yet.
+        return bool(foreign)
+    return any(map(_is_grpcs, foreign))
+
+
+def _is_grpcs(task: Path) -> bool:
+    """Whether a thread is one of the core's by its name; one that ended meanwhile is not."""
+    try:
+        return (task / "comm").read_text().startswith("grpc_")
+    except OSError:
+        return False
 
 
 def _after_in_parent() -> None:

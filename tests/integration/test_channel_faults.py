@@ -83,6 +83,12 @@ def killed_meanwhile(pair, call):
     return outcome[0]
 
 
+def known_dead(channel, target):
+    """Whether the channel's state says that a replica is gone: a failed call may say so before."""
+    states = {view.replica.target: view.state for view in channel.snapshot().replicas}
+    return states[target] != "ready"
+
+
 def sent():
     return iter([pb.EchoRequest()])
 
@@ -119,6 +125,7 @@ def test_killed_in_mid_call_an_unsafe_call_fails_once_and_is_sent_nowhere_else(p
         assert [attempt.replica.target for attempt in error.attempts] == [pair.first.target]
         assert pair.calls_of_second() == 0
         # The next one goes elsewhere, for nothing was sent to the dead one.
+        eventually(lambda: known_dead(channel, pair.first.target))
         assert UNSAFE[kind](stub).server == "second"
 
 
@@ -138,6 +145,9 @@ def test_killed_in_mid_call_under_asyncio(pair, method):
                     await task
                 assert caught.value.code() is UNAVAILABLE
                 assert len(caught.value.attempts) == 1
+                await asyncio.to_thread(
+                    eventually, lambda: known_dead(channel, pair.first.target)
+                )
             assert (await stub.EchoOnce(pb.EchoRequest(), timeout=DEADLINE)).server == "second"
 
     asyncio.run(run())
