@@ -36,6 +36,10 @@ SUPPORTED = _supported()
 
 _TASKS = Path("/proc/self/task")
 
+# How the core's threads are called. No one kind will do: its timer's thread is replaced by a new
+# one now and then, and a new one has no name for a moment.
+_NAMES = ("grpc_", "event_engine", "lifeguard")
+
 
 class Forkable(Protocol):
     """Something that owns threads or connections."""
@@ -147,7 +151,7 @@ def _core_is_alive() -> bool:
 def _is_grpcs(task: Path) -> bool:
     """Whether a thread is one of the core's by its name; one that ended meanwhile is not."""
     try:
-        return (task / "comm").read_text().startswith("grpc_")
+        return (task / "comm").read_text().startswith(_NAMES)
     except OSError:
         return False
 

@@ -102,13 +102,16 @@ def test_grpcs_core_does_not_fall_asleep_amid_a_fork(monkeypatch):
     assert state.awake is None
 
 
-def test_a_thread_that_ends_while_they_are_looked_at_hides_no_other(monkeypatch, tmp_path):
-    # Threads of the core end when they were idle for a while. No real one ends on demand here.
+@pytest.mark.parametrize("name", ["grpc_global_tim", "event_engine", "lifeguard"])
+def test_a_thread_that_ends_while_they_are_looked_at_hides_no_other(monkeypatch, tmp_path, name):
+    # The core's threads come and go. No real one ends on demand here.
     monkeypatch.setattr(forks, "_state", forks._State())
     monkeypatch.setattr(forks, "_TASKS", tmp_path)
     for number in range(10):
         (tmp_path / f"ended-{number}").mkdir()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "comm").write_text("python\n")
     assert not forks._core_is_alive()
     (tmp_path / "living").mkdir()
-    (tmp_path / "living" / "comm").write_text("grpc_global_tim\n")
+    (tmp_path / "living" / "comm").write_text(f"{name}\n")
     assert forks._core_is_alive()
