@@ -21,9 +21,16 @@ if [ "$want" != "$have" ]; then
   rm -rf .venv
   "$PYTHON" -m venv .venv
 fi
+# Side by side: both mostly wait for the network and the disk. Job control gives the flavors a group
+# of their own, so that whatever ends this script ends pip there too.
+set -m
+scripts/flavors.sh &
+flavors=$!
+set +m
+trap 'kill -- "-$flavors" 2>/dev/null || true' EXIT
 echo "Installing the pinned dependencies into .venv …"
 pip install --quiet --require-hashes -r requirements/lock.txt
 scripts/xds.sh .venv
 pip install --quiet --no-deps --no-build-isolation -e .
-scripts/flavors.sh
+wait "$flavors"
 touch .venv/.stamp

@@ -25,6 +25,8 @@ def test_the_tables_have_rates_and_jobs_go_on_while_servers_die(tmp_path):
         "ZooKeeper's leader killed",
         "all 3 ZooKeeper servers killed",
     ]
-    assert report["series"][-1]["operations_meanwhile"] < 10
+    # Not none: they are counted by buckets, and the one that the kill is in has some.
+    outage = report["series"][-1]
+    assert outage["operations_meanwhile"] < outage["operations_before"] / 10
     assert is_picture(out / "tables.png")
     assert is_picture(out / "series.png")
