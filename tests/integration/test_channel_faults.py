@@ -145,9 +145,7 @@ def test_killed_in_mid_call_under_asyncio(pair, method):
                     await task
                 assert caught.value.code() is UNAVAILABLE
                 assert len(caught.value.attempts) == 1
-                await asyncio.to_thread(
-                    eventually, lambda: known_dead(channel, pair.first.target)
-                )
+                await asyncio.to_thread(eventually, lambda: known_dead(channel, pair.first.target))
             assert (await stub.EchoOnce(pb.EchoRequest(), timeout=DEADLINE)).server == "second"
 
     asyncio.run(run())

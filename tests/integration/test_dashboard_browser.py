@@ -87,8 +87,8 @@ async def test_three_hundred_replicas_are_drawn_and_followed():
         def watch():
             with browser() as driver:
                 driver.get(page.url)
-                wait(driver, lambda it: len(states(it)) == 300)
-                assert set(states(driver).values()) == {"UP"}
+                # On a busy machine some are told silent before they were first asked.
+                wait(driver, lambda it: list(states(it).values()) == ["UP"] * 300)
                 wait(driver, lambda it: it.find_elements("css selector", ".tag"))
                 # None lies on another, and all lie in the picture.
                 places = driver.execute_script(PLACES)

@@ -56,7 +56,8 @@ def test_it_is_stopped_from_another_object_and_by_force_if_paused(server):
     assert [each for each in was if processes.alive(each)] == []
     server.start()
     server.pause()
-    assert all(processes.paused(each) for each in family(server))
+    # The kernel stops each when it next runs.
+    eventually(lambda: all(processes.paused(each) for each in family(server)))
     server.stop()
     assert not server.running
 
