@@ -128,7 +128,9 @@ class Injector:
         self._mark(f"{victim} killed", fault=True)
         if kind == "host":
             self.hosts_killed.append(victim)
-            self._pause(HOST_DEAD)
+            # One that had just finished what it had shows nothing: on to the next while there are
+            # jobs left to hit.
+            self._pause(HOST_DEAD if interrupted(self._fleet.layout) else REPLICA_DEAD)
         else:
             self.replicas_killed += killed
             self._pause(REPLICA_DEAD)
