@@ -1,4 +1,8 @@
-"""Discovery over ZooKeeper that outlives ZooKeeper's outages."""
+"""Discovery over ZooKeeper that outlives ZooKeeper's outages.
+
+The parts lie in modules of their own; this is the public class that holds them together, and it is
+long by what its arguments and errors mean.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The blocking server: a ``grpc.Server`` that announces itself and drains."""
+"""The blocking server: a ``grpc.Server`` that announces itself and drains.
+
+Long by what its arguments mean; the asyncio one has the same order.
+"""
 
 from __future__ import annotations
 

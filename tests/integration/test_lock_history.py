@@ -197,6 +197,7 @@ GOOD = [*held(1, "a", 1.0, 2.0), *held(2, "b", 2.5, 3.0)]
 
 
 def test_the_judge_accepts_a_good_history():
+    # It asserts, and raises where it does not accept.
     judge(written((1, "a"), (1, "a"), (2, "b")), GOOD)
 
 

@@ -1,7 +1,8 @@
 """The multi-callables of the asyncio channel.
 
 The fast path is `UnaryUnaryMethod.__call__` and `UnaryCall.__await__`: pick, begin, await grpc's
-own call, end. No task is made unless the first attempt fails or has nobody to go to.
+own call, end. No task is made unless the first attempt fails or has nobody to go to. The kinds of
+calls stand in one file, for each is a variation of that path.
 """
 
 from __future__ import annotations

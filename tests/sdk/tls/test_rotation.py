@@ -1,4 +1,7 @@
-"""Certificates, and the authority itself, are replaced while calls go on: none fails."""
+"""Certificates, and the authority itself, are replaced while calls go on: none fails.
+
+One file, for blocking and asyncio callers and servers go through the same stations.
+"""
 
 from __future__ import annotations
 

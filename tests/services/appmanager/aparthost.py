@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from shoal_gateway.appmanager import apart
-from shoal_gateway.appmanager.logic import AppManager
 from tests.services.appmanager.host import Host
 from tests.support.rooted import PYTHON
 from tests.support.waiting import eventually
@@ -19,23 +18,13 @@ from tests.support.waiting import eventually
 class ApartHost(Host):
     """A host whose jobs have accounts."""
 
+    slots = 3
+    lease = 2.0
+    interpreter = PYTHON
+
     def __init__(self, root, accounts):
         super().__init__(root)
         self.accounts = accounts
-
-    def open(self, slots=3, lease=2.0):
-        self.manager = AppManager(
-            self.registry,
-            self.objects,
-            root=self.root,
-            flavor="local",
-            slots=slots,
-            lease=lease,
-            python=PYTHON,
-            accounts=self.accounts,
-        )
-        self.manager.open()
-        return self.manager
 
     def said(self, job_id):
         """What a job wrote to standard output."""
@@ -93,7 +82,7 @@ def place():
     open(os.path.join(cache, "x"), "w").close()
     return open("/proc/self/oom_score_adj").read()
 
-def leave():
+def detach():
     # In a session of its own, known by no parent and by no mark.
     if not os.fork():
         os.setsid()
@@ -101,6 +90,9 @@ def leave():
             os.execve("/bin/sleep", ["sleep", "3600"], {})
         os._exit(0)
     os.wait()
+
+def leave():
+    detach()
     os.kill(os.getpid(), 9)
 
 def swarm():
@@ -109,6 +101,7 @@ def swarm():
         while True:
             pid = os.fork()
             if not pid:
+                # Until it is ended with its worker, which is what the test is about.
                 import time; time.sleep(60)
             children.append(pid)
     except BlockingIOError:

@@ -8,6 +8,7 @@ import pytest
 from shoal_gateway.appmanager import pool
 from tests.support.waiting import eventually
 
+# What sleeps in it is ended by its test: users' functions wait in such ways, and hear of nothing.
 MODULE = """
     import json, os, subprocess, sys, threading, time
 

@@ -19,7 +19,19 @@ STAY = "import time; time.sleep(3600)"
 
 
 class Host:
-    """A host's root and its managers, one after the other."""
+    """A host's root and its managers, one after the other.
+
+    Attributes:
+        slots: Of a manager that is opened, unless it is said there.
+        lease: Likewise, seconds.
+        interpreter: That jobs run on.
+        accounts: Of jobs; None: they run as the manager.
+    """
+
+    slots = 2
+    lease = 0.4
+    interpreter = sys.executable
+    accounts = None
 
     def __init__(self, root):
         self.root = root
@@ -27,15 +39,16 @@ class Host:
         self.objects = ObjectStore.open(f"file://{root}/objects")
         self.manager = None
 
-    def open(self, slots=2, lease=0.4):
+    def open(self, slots=None, lease=None):
         self.manager = AppManager(
             self.registry,
             self.objects,
             root=self.root,
             flavor="local",
-            slots=slots,
-            lease=lease,
-            python=sys.executable,
+            slots=self.slots if slots is None else slots,
+            lease=self.lease if lease is None else lease,
+            python=self.interpreter,
+            accounts=self.accounts,
         )
         self.manager.open()
         return self.manager

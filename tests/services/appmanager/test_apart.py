@@ -19,7 +19,7 @@ from shoal_gateway.appmanager import apart, supervisor
 from shoal_gateway.appmanager.apart import Accounts
 from shoal_gateway.appmanager.offers import Input
 from shoal_gateway.appmanager.ports import Ended
-from tests.services.appmanager.aparthost import host
+from tests.services.appmanager.aparthost import CALLS, host
 from tests.support.rooted import PYTHON, needs_root
 from tests.support.waiting import eventually
 
@@ -264,15 +264,9 @@ def test_what_a_worker_leaves_ends_before_its_account_is_anothers(host):
     assert not any(map(supervisor.start_ticks, _processes_of(uid)))
 
 
-# Leaves something in a session of its own, known by no parent and by no mark.
-LEAVE = """
-import os, time
-if not os.fork():
-    os.setsid()
-    if not os.fork():
-        os.execve("/bin/sleep", ["sleep", "3600"], {})
-    os._exit(0)
-os.wait()
+LEAVE = f"""{CALLS}
+import time
+detach()
 print("left", flush=True)
 time.sleep(3600)
 """

@@ -1,4 +1,7 @@
-"""The registry's operations on a real SQLite file and in a real PostgreSQL."""
+"""The registry's operations on a real SQLite file and in a real PostgreSQL.
+
+A job's life from submit to end, operation by operation; long because each has its refusals.
+"""
 
 from __future__ import annotations
 
