@@ -26,6 +26,7 @@ trap 'kill -- "-$looked" 2>/dev/null' EXIT
 terraform_said() {
   wait "$looked"
   local code=$?
+  trap - EXIT
   cat build/terraform.said
   return "$code"
 }

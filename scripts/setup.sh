@@ -33,4 +33,5 @@ pip install --quiet --require-hashes -r requirements/lock.txt
 scripts/xds.sh .venv
 pip install --quiet --no-deps --no-build-isolation -e .
 wait "$flavors"
+trap - EXIT
 touch .venv/.stamp
